@@ -1,0 +1,85 @@
+"""dlb: relevance propagation for any PyTorch model that `torch.export` can trace, every unit accounted for.
+
+`DLBacktrace(model, example).explain(x)` is the whole path; see `dlb_core.rules` for packs. Names load on
+first use, so importing the package (and `dlb --help`) does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dlb_core.backtrace import DLBacktrace, NodeIO
+    from dlb_core.errors import (
+        ConservationError,
+        DLBError,
+        ExplanationFileError,
+        InputMismatchError,
+        NonFiniteError,
+        PackError,
+        RuleError,
+        StaleActivationsError,
+        TraceError,
+        UnsupportedOpError,
+        UntrustedFileError,
+    )
+    from dlb_core.explanation import Explanation
+    from dlb_core.kernel.ledger import Ledger
+    from dlb_core.relevance import Relevance
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DLBacktrace": "backtrace",
+    "NodeIO": "backtrace",
+    "Explanation": "explanation",
+    "Relevance": "relevance",
+    "Ledger": "kernel.ledger",
+    **dict.fromkeys(
+        (
+            "ConservationError",
+            "DLBError",
+            "ExplanationFileError",
+            "InputMismatchError",
+            "NonFiniteError",
+            "PackError",
+            "RuleError",
+            "StaleActivationsError",
+            "TraceError",
+            "UnsupportedOpError",
+            "UntrustedFileError",
+        ),
+        "errors",
+    ),
+}
+
+__all__ = [
+    "ConservationError",
+    "DLBError",
+    "DLBacktrace",
+    "Explanation",
+    "ExplanationFileError",
+    "InputMismatchError",
+    "Ledger",
+    "NodeIO",
+    "NonFiniteError",
+    "PackError",
+    "Relevance",
+    "RuleError",
+    "StaleActivationsError",
+    "TraceError",
+    "UnsupportedOpError",
+    "UntrustedFileError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"dlb_core.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'dlb_core' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,222 @@
+"""`Explanation`: one result with its books, saved as safetensors and JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dlb_core.errors import ExplanationFileError
+from dlb_core.kernel.ledger import Ledger, NodeEntry
+from dlb_core.relevance import Relevance
+
+FORMAT = "dlb-explanation"
+FORMAT_VERSION = 1
+HEAD, TENSORS = "explanation.json", "tensors.safetensors"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What was explained and the answer.
+
+    relevance: the mapping name -> tensor that was asked for (`keep=`). inputs: relevance of the explained inputs.
+    ledger: where the seed went. output: the explained output of the model. target: what was explained, one per
+    sample. mode, options: how.
+    """
+
+    relevance: Relevance
+    output: Tensor
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """Relevance of the explained inputs by name, each shaped like its input."""
+        return self.relevance.inputs
+
+    @property
+    def ledger(self) -> Any:
+        """The `Ledger`, or a tuple of them after `targets=[...]`."""
+        return self.relevance.ledger
+
+    @property
+    def target(self) -> Any:
+        """The target of each sample, as it was chosen."""
+        return self.relevance.target
+
+    @property
+    def mode(self) -> str:
+        """The mode's name."""
+        return self.relevance.mode
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Writes ``explanation.json`` and ``tensors.safetensors`` into a new folder, all of it or nothing.
+
+        An earlier explanation in that folder is replaced; a folder with other things in it is refused
+        (`FileExistsError`). Returns the folder.
+        """
+        path = Path(folder)
+        if path.exists() and not _is_ours(path):
+            raise FileExistsError(f"{path} exists and is no explanation of ours: choose another folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        try:
+            _write(self, work)
+            if path.exists():
+                shutil.rmtree(path)
+            os.chmod(work, 0o755)
+            work.rename(path)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        return path
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Explanation:
+        """Reads a saved explanation; nothing in the files is executed. Raises `ExplanationFileError`."""
+        path = Path(folder)
+        try:
+            head = json.loads((path / HEAD).read_text("utf-8"))
+        except FileNotFoundError:
+            raise ExplanationFileError(f"{path} holds no {HEAD}: it is no saved explanation") from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ExplanationFileError(f"{path / HEAD} cannot be read: {error}") from None
+        if not isinstance(head, dict) or head.get("format") != FORMAT:
+            raise ExplanationFileError(f"{path / HEAD} is not a dlb explanation")
+        if head.get("version") != FORMAT_VERSION:
+            raise ExplanationFileError(
+                f"{path} was written in format version {head.get('version')!r}; this dlb reads {FORMAT_VERSION}"
+            )
+        tensors = _read_tensors(path / TENSORS, head.get("sha256"))
+        try:
+            return _rebuild(head, tensors)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ExplanationFileError(f"{path / HEAD} is incomplete: {type(error).__name__}: {error}") from None
+
+    def __str__(self) -> str:
+        return f"mode {self.mode}, target {self.target}\n" + "\n".join(map(str, self.relevance.ledgers))
+
+
+def _is_ours(path: Path) -> bool:
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else {"?"}
+    return names <= {HEAD, TENSORS} or HEAD in names
+
+
+def _write(explanation: Explanation, folder: Path) -> None:
+    relevance = explanation.relevance
+    flat: dict[str, Tensor] = {"output": explanation.output}
+    entries: dict[str, int | None] = {}
+    for name, value in relevance.items():
+        parts = value if isinstance(value, (tuple, list)) else None
+        entries[name] = None if parts is None else len(parts)
+        for i, part in enumerate(parts if parts is not None else (value,)):
+            flat[f"relevance/{name}" if parts is None else f"relevance/{name}/{i}"] = part
+    target, targets = _encode(relevance.target, flat)
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in flat.items()}, folder / TENSORS)
+    head = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "mode": relevance.mode,
+        "options": {k: v for k, v in explanation.options.items() if isinstance(v, (str, int, float, bool, type(None)))},
+        "target": target,
+        "target_tensors": targets,
+        "several": relevance.several,
+        "inputs": list(relevance.inputs),
+        "entries": entries,
+        "ledgers": [_ledger_out(ledger) for ledger in relevance.ledgers],
+        "sha256": _digest(folder / TENSORS),
+    }
+    (folder / HEAD).write_text(json.dumps(head, indent=1), "utf-8")
+
+
+def _encode(target: Any, flat: dict[str, Tensor]) -> tuple[Any, int]:
+    """A target as JSON; tensors inside go to the tensor file, tuples keep being tuples."""
+    count = 0
+
+    def walk(value: Any) -> Any:
+        nonlocal count
+        if isinstance(value, Tensor):
+            flat[f"target/{count}"] = value
+            count += 1
+            return {"tensor": count - 1}
+        if isinstance(value, tuple):
+            return {"tuple": [walk(v) for v in value]}
+        if isinstance(value, list):
+            return [walk(v) for v in value]
+        if isinstance(value, slice):
+            return {"slice": [value.start, value.stop, value.step]}
+        return value
+
+    return walk(target), count
+
+
+def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if "tensor" in value:
+            return tensors[f"target/{value['tensor']}"]
+        if "slice" in value:
+            return slice(*value["slice"])
+        return tuple(_decode(v, tensors) for v in value["tuple"])
+    if isinstance(value, list):
+        return [_decode(v, tensors) for v in value]
+    return value
+
+
+def _ledger_out(ledger: Ledger) -> dict[str, Any]:
+    data = asdict(ledger)
+    data["tolerance"] = None if math.isinf(ledger.tolerance) else ledger.tolerance
+    return data
+
+
+def _ledger_in(data: dict[str, Any]) -> Ledger:
+    nodes = {name: NodeEntry(**entry) for name, entry in data.pop("by_node").items()}
+    tolerance = data.pop("tolerance")
+    return Ledger(**data, by_node=nodes, tolerance=math.inf if tolerance is None else tolerance)
+
+
+def _read_tensors(path: Path, digest: Any) -> dict[str, Tensor]:
+    try:
+        if _digest(path) != digest:
+            raise ExplanationFileError(f"{path} is not what was saved (truncated or changed): save the explanation again")
+        return dict(load_file(path))
+    except FileNotFoundError:
+        raise ExplanationFileError(f"{path} is missing: the explanation is incomplete") from None
+    except (SafetensorError, OSError) as error:
+        raise ExplanationFileError(f"{path} cannot be read: {error}") from None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _rebuild(head: dict[str, Any], tensors: Mapping[str, Tensor]) -> Explanation:
+    named: dict[str, Any] = {}
+    for name, count in head["entries"].items():
+        if count is None:
+            named[name] = tensors[f"relevance/{name}"]
+        else:
+            named[name] = tuple(tensors[f"relevance/{name}/{i}"] for i in range(count))
+    relevance = Relevance(
+        named,
+        tuple(_ledger_in(entry) for entry in head["ledgers"]),
+        inputs=tuple(head["inputs"]),
+        target=_decode(head["target"], tensors),
+        mode=head["mode"],
+        several=head["several"],
+        why_not=lambda name: "not in the saved explanation",
+    )
+    output = tensors["output"]
+    assert isinstance(output, torch.Tensor)
+    return Explanation(relevance=relevance, output=output, options=head["options"])

@@ -1,0 +1,134 @@
+"""What a relevance step sees (`Call`) and what it returns (`Shares`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A place in the list of values: the output of the node at `slot`."""
+
+    slot: int
+
+
+def references(template: Any) -> Iterator[int]:
+    """The slots that an argument template reads."""
+    if type(template) is Ref:
+        yield template.slot
+    elif isinstance(template, (tuple, list)):
+        for item in template:
+            yield from references(item)
+    elif isinstance(template, dict):
+        for item in template.values():
+            yield from references(item)
+    elif isinstance(template, slice):
+        yield from references((template.start, template.stop, template.step))
+
+
+def resolve(template: Any, values: Sequence[Any]) -> Any:
+    """The template with every `Ref` replaced by its value."""
+    kind = type(template)
+    if kind is Ref:
+        return values[template.slot]
+    if kind is tuple or kind is list:
+        return kind(resolve(item, values) for item in template)
+    if kind is dict:
+        return {key: resolve(item, values) for key, item in template.items()}
+    if kind is slice:
+        return slice(*(resolve(item, values) for item in (template.start, template.stop, template.step)))
+    return template
+
+
+class Shares:
+    """The outcome of one relevance step: relevance by operand, and units booked by account.
+
+    `relevance` maps operand names (the op's schema names; elements of a list operand as ``tensors.0``) to
+    tensors of the operand's shape. What is given to an operand that depends on no explained input is booked
+    under that operand's name. `accounts` maps account names to scalars; an account that has the name of an
+    operand is booked as ``bias:<parameter>`` or ``constant:<name>`` of that operand.
+    """
+
+    __slots__ = ("accounts", "relevance")
+
+    def __init__(
+        self, relevance: Mapping[str, Any], accounts: Mapping[str, Tensor] | None = None, /, **named: Tensor
+    ) -> None:
+        self.relevance = relevance
+        self.accounts: dict[str, Tensor] = {**(accounts or {}), **named}
+
+    def __repr__(self) -> str:
+        return f"Shares({list(self.relevance)}, accounts={list(self.accounts)})"
+
+
+class Call:
+    """One executed node: its arguments by their schema names, its `output`, its fx `node`.
+
+    Only what the step declared in `reads` is kept after the forward pass; other tensors read as None, their
+    shapes are always there (`shape`). Floating tensors arrive in the dtype of the relevance.
+    """
+
+    __slots__ = ("_bound", "_dtype", "_shapes", "_slot", "_values", "node", "receivers")
+
+    def __init__(
+        self,
+        node: fx.Node,
+        bound: Mapping[str, Any],
+        slot: int,
+        receivers: frozenset[str],
+        values: Sequence[Any],
+        shapes: Sequence[Any],
+        dtype: torch.dtype,
+    ) -> None:
+        self.node = node
+        self.receivers = receivers
+        self._bound = bound
+        self._slot = slot
+        self._values = values
+        self._shapes = shapes
+        self._dtype = dtype
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._cast(resolve(self._argument(name), self._values))
+
+    @property
+    def output(self) -> Any:
+        """The value that the node returned."""
+        return self._cast(self._values[self._slot])
+
+    def shape(self, name: str) -> Any:
+        """The shape of a tensor argument (or of ``output``), known even when the tensor was freed."""
+        if name == "output":
+            return self._shapes[self._slot]
+        argument = self._argument(name)
+        if type(argument) is Ref:
+            return self._shapes[argument.slot]
+        return torch.Size()  # a number: it broadcasts like a 0-d tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype in which relevance flows."""
+        return self._dtype
+
+    def _argument(self, name: str) -> Any:
+        if name in self._bound:
+            return self._bound[name]
+        base, dot, index = name.rpartition(".")
+        if dot and base in self._bound:
+            return self._bound[base][int(index)]
+        raise AttributeError(f"{self.node.target} has no argument {name!r}; it has {', '.join(self._bound)}")
+
+    def _cast(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            wrong = value.dtype is not self._dtype and value.is_floating_point()
+            return value.to(self._dtype) if wrong else value
+        if isinstance(value, (tuple, list)):
+            return type(value)(self._cast(item) for item in value)
+        return value

@@ -1,0 +1,126 @@
+"""Facts on nodes: what depends on an explained input, and what passes found out (gates, statistics, regions)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import fx
+
+from dlb_core.errors import MissingOp, UnsupportedOpError
+from dlb_core.kernel.ops import bound_arguments, is_active_dtype, module_path, op_name, op_schema
+from dlb_core.kernel.program import Program
+from dlb_core.kernel.registry import Registry
+from dlb_core.kernel.rows import Constant, Lookup, Move, Row, argument
+
+KEY = "dlb"
+
+
+@dataclass
+class Facts:
+    """What is known about a node.
+
+    active: depends on an explained input. gate: its value weights something (softmax, sigmoid). gates: operands
+    that are gates beside a signal. statistics: operands that are a normaliser's statistic of the same source.
+    source: the node of which this one is a single elementwise function.
+    """
+
+    active: bool = False
+    gate: bool = False
+    gates: frozenset[str] = frozenset()
+    statistics: frozenset[str] = frozenset()
+    source: fx.Node | None = None
+
+
+def facts(node: fx.Node) -> Facts:
+    """The facts of a node."""
+    found: Facts = node.meta.setdefault(KEY, Facts())
+    return found
+
+
+def operand_nodes(node: fx.Node, row: Row) -> dict[str, fx.Node]:
+    """Operand name -> the node that feeds it, for operands that are nodes."""
+    bound = bound_arguments(node)
+    found = ((name, argument(bound, name)) for name in row.operands(bound))
+    return {name: value for name, value in found if isinstance(value, fx.Node)}
+
+
+def note_activity(program: Program, registry: Registry, explain_inputs: Iterable[str] | None = None) -> None:
+    """Marks every node that depends on an explained input, and checks that all of those have a row.
+
+    Explained are floating inputs and integer inputs that a lookup reads, or exactly `explain_inputs`. Raises
+    `UnsupportedOpError` with every op that misses a row.
+    """
+    explained = explained_inputs(program, registry, explain_inputs)
+    missing: dict[str, MissingOp] = {}
+    for node in program.graph.nodes:
+        fact = facts(node)
+        if node.op == "placeholder":
+            fact.active = node.name in explained
+        elif node.op == "call_function":
+            row = registry.find(node.target)
+            if row is None:
+                fact.active = any(facts(n).active for n in node.all_input_nodes)
+                if fact.active:
+                    _note_missing(missing, node)
+            else:
+                fact.active = _is_active(node, row)
+    if missing:
+        raise UnsupportedOpError(list(missing.values()), registry.loaded, registry.failed)
+
+
+def _is_active(node: fx.Node, row: Row) -> bool:
+    if isinstance(row, Constant):
+        return False
+    for source in operand_nodes(node, row).values():
+        carries = is_active_dtype(source) or isinstance(row, (Move, Lookup))
+        if facts(source).active and carries:
+            return True
+    return False
+
+
+def _note_missing(missing: dict[str, MissingOp], node: fx.Node) -> None:
+    name = op_name(node.target)
+    seen = missing.get(name)
+    first = (seen.node, seen.module, seen.count + 1) if seen else (node.name, module_path(node), 1)
+    missing[name] = MissingOp(name, op_schema(node.target), *first)
+
+
+def explained_inputs(program: Program, registry: Registry, names: Iterable[str] | None) -> set[str]:
+    """The placeholder names of the inputs that receive relevance."""
+    tensors = {i.name: i.node for i in program.inputs if i.node is not None}
+    if names is not None:
+        asked = list(names)
+        if unknown := [n for n in asked if n not in tensors]:
+            raise ValueError(f"explain_inputs names {', '.join(unknown)}: the tensor inputs are {', '.join(tensors)}")
+        return {tensors[n].name for n in asked}
+    read = _read_by_lookups(program, registry)
+    return {n.name for n in tensors.values() if is_active_dtype(n) or n.name in read}
+
+
+def _read_by_lookups(program: Program, registry: Registry) -> set[str]:
+    """The integer inputs whose values reach a lookup's ids through moves."""
+    reached: set[fx.Node] = set()
+    for node in reversed(list(program.graph.nodes)):
+        row = registry.find(node.target) if node.op == "call_function" else None
+        if isinstance(row, Lookup) or (isinstance(row, Move) and node in reached and not is_active_dtype(node)):
+            reached.update(operand_nodes(node, row).values())
+    return {n.name for n in reached if n.op == "placeholder"}
+
+
+def constant_name(node: fx.Node, program: Program) -> str:
+    """A constant's name in the books: the one model tensor it is made from, else the node's name."""
+    if node.name in program.parameters:
+        return program.parameters[node.name].name
+    seen: set[fx.Node] = set()
+    stack, found = [node], set()
+    while stack:
+        for source in stack.pop().all_input_nodes:
+            if source not in seen:
+                seen.add(source)
+                stack.append(source)
+                if source.name in program.parameters:
+                    found.add(source.name)
+    learned = [program.parameters[n] for n in found if program.parameters[n].kind in ("parameter", "derived")]
+    return learned[0].name if len(learned) == 1 else node.name
+

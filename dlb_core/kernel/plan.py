@@ -1,0 +1,247 @@
+"""The plan: every node bound to one rule, what each step reads, and when a tensor is freed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from dlb_core.errors import RuleError
+from dlb_core.kernel.call import Ref, references
+from dlb_core.kernel.facts import constant_name, facts, operand_nodes
+from dlb_core.kernel.modes import BoundMode, Formula
+from dlb_core.kernel.ops import bound_arguments, module_path, op_name
+from dlb_core.kernel.program import Program
+from dlb_core.kernel.registry import Registry
+from dlb_core.kernel.rows import Constant, Elementwise, Row, Site, argument
+from dlb_core.table import Table
+
+
+@dataclass(frozen=True)
+class ForwardStep:
+    """Run `function` on the values its templates name; the result goes to `slot`."""
+
+    node: fx.Node
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    slot: int
+    flat: tuple[int | None, ...] | None  # when all arguments are plain: the slot of each, None where fixed
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where an operand's share goes: to the node at `slot`, or into an account."""
+
+    slot: int | None
+    account: str
+
+
+@dataclass(frozen=True)
+class RelevanceStep:
+    """Take the relevance of the node at `slot` through `formula` to its `targets`."""
+
+    node: fx.Node
+    slot: int
+    row: Row
+    formula: Formula
+    bound: Mapping[str, Any]
+    receivers: frozenset[str]
+    targets: Mapping[str, Target]
+    reads: frozenset[int]
+    declared: Row  # the row before it was narrowed
+
+
+@dataclass
+class Layout:
+    """The mode-independent half: slots, forward steps, activity; made once per program."""
+
+    program: Program
+    nodes: tuple[fx.Node, ...]
+    slots: Mapping[str, int]
+    forward: tuple[ForwardStep, ...]
+    outputs: tuple[Any, ...]  # Refs and constants
+    _frees: dict[frozenset[int], tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+
+    def frees(self, keep: frozenset[int]) -> tuple[tuple[int, ...], ...]:
+        """For every forward step, the slots that nobody reads after it."""
+        if keep not in self._frees:
+            stays = keep | {i for out in self.outputs for i in references(out)}
+            stays |= {self.slots[name] for name in self.program.parameters}
+            last: dict[int, int] = {}
+            for index, step in enumerate(self.forward):
+                last[step.slot] = index  # a value nobody reads goes at once
+                for slot in references((step.args, dict(step.kwargs))):
+                    last[slot] = index
+            frees: list[list[int]] = [[] for _ in self.forward]
+            for slot, index in last.items():
+                if slot not in stays:
+                    frees[index].append(slot)
+            self._frees[keep] = tuple(map(tuple, frees))
+        return self._frees[keep]
+
+
+def lay_out(program: Program, registry: Registry) -> Layout:
+    """Slots and forward steps for a program."""
+    nodes = tuple(n for n in program.graph.nodes if n.op != "output")
+    slots = {node.name: i for i, node in enumerate(nodes)}
+
+    def template(a: Any) -> Any:
+        if isinstance(a, fx.Node):
+            return Ref(slots[a.name])
+        if isinstance(a, (tuple, list)):
+            return type_of(a)(template(item) for item in a)
+        if isinstance(a, dict):
+            return {k: template(v) for k, v in a.items()}
+        if isinstance(a, slice):
+            return slice(template(a.start), template(a.stop), template(a.step))
+        return a
+
+    def step(node: fx.Node) -> ForwardStep:
+        row = registry.find(node.target)
+        args, kwargs = template(node.args), template(node.kwargs)
+        flat = None
+        if not kwargs and all(type(a) is Ref or not tuple(references(a)) for a in args):
+            flat = tuple(a.slot if type(a) is Ref else None for a in args)
+        function: Any = row.forward if row is not None and row.forward is not None else node.target
+        return ForwardStep(node, function, args, kwargs, slots[node.name], flat)
+
+    forward = tuple(step(node) for node in nodes if node.op == "call_function")
+    return Layout(program, nodes, slots, forward, tuple(template(out) for out in program.outputs))
+
+
+def type_of(a: Any) -> type:
+    """list for fx's immutable lists, tuple for tuples (named ones too)."""
+    return list if isinstance(a, list) else tuple
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A layout bound to a mode, a device and a dtype; the order in which relevance flows."""
+
+    layout: Layout
+    mode: BoundMode
+    steps: tuple[RelevanceStep, ...]  # last node first
+    dtype: torch.dtype
+
+    @property
+    def reads(self) -> frozenset[int]:
+        """The slots whose values the relevance steps read."""
+        return frozenset().union(*(step.reads for step in self.steps))
+
+    @property
+    def dynamic(self) -> bool:
+        """Does a step have shapes that depend on data?"""
+        return any(step.row.dynamic for step in self.steps)
+
+    def table(self) -> Table:
+        """Which rule runs at which node, in forward order."""
+        rows = []
+        for step in reversed(self.steps):
+            gets = ", ".join(sorted(step.receivers)) or "-"
+            rule = f"{self.mode.name}/{step.row.kind}" if step.formula in self.mode.formulas.values() else step.formula.name.strip("_")
+            rows.append(
+                (step.node.name, op_name(step.node.target), step.declared.kind, rule, gets, step.row.pack, module_path(step.node))
+            )
+        return Table(("node", "op", "kind", "rule", "relevance goes to", "pack", "module"), rows, title=f"plan: {self.mode!r}")
+
+
+def build_plan(layout: Layout, registry: Registry, mode: BoundMode, ends: Iterable[fx.Node], dtype: torch.dtype) -> Plan:
+    """Binds a rule to every node that relevance can reach from `ends`, walking back once."""
+    reached: set[fx.Node] = {node for node in ends if facts(node).active}
+    steps: list[RelevanceStep] = []
+    for node in reversed(layout.nodes):
+        if node.op != "call_function" or node not in reached:
+            continue
+        step = _bind(node, layout, registry, mode)
+        steps.append(step)
+        reached.update(layout.nodes[t.slot] for t in step.targets.values() if t.slot is not None)
+    return Plan(layout, mode, tuple(steps), dtype)
+
+
+def _bind(node: fx.Node, layout: Layout, registry: Registry, mode: BoundMode) -> RelevanceStep:
+    fact = facts(node)
+    slots = layout.slots
+    value = node.meta.get("val")
+    declared = registry.find(node.target, mode.name, layout.program.device.type, getattr(value, "dtype", None))
+    if declared is None or isinstance(declared, Constant):
+        raise RuleError(f"node {node.name!r} ({op_name(node.target)}) is active but its row cannot carry relevance")
+    bound = bound_arguments(node)
+    if fact.source is not None:
+        row: Row = declared.become(Elementwise, x=("source",))
+        bound = {"source": fact.source}
+        receivers = frozenset({"source"})
+        sources = {"source": fact.source}
+    else:
+        sources = operand_nodes(node, declared)
+        silent = fact.statistics | (fact.gates if mode.gates else frozenset())
+        active = frozenset(n for n, s in sources.items() if facts(s).active and n not in silent)
+        row = declared.narrow(Site(node, bound, active, silent, mode.gates))
+        operands = row.operands(bound)
+        receivers = active & frozenset(operands)
+        sources = {name: s for name, s in sources.items() if name in operands}
+    found = row.formula(mode.formulas)
+    if found is None:
+        raise RuleError(
+            f"mode {mode.name!r} has no formula for kind {row.kind!r} (node {node.name!r}, {op_name(node.target)}); "
+            f"add one to the mode's formulas"
+        )
+    targets = {}
+    bias = getattr(row, "bias", None)
+    for name in dict.fromkeys((*row.operands(bound), *((bias,) if bias else ()))):
+        source = sources.get(name) or _node_or_none(bound.get(name))
+        if name in receivers and source is not None:
+            targets[name] = Target(slots[source.name], "")
+        else:
+            targets[name] = Target(None, _account(row, name, source, node, layout.program))
+    templates = {name: _slotted(value, slots) for name, value in bound.items()}
+    needed = [n for role in found.needs(mode) for n in _spread(row.role(role), bound)] + list(row.reads)
+    reads = {slots[node.name]} if "output" in found.needs(mode) else set()
+    for name in needed:
+        if name != "output" and name.partition(".")[0] in bound:
+            reads.update(references(_slotted(argument(bound, name), slots)))
+    # numbers that come out of the graph (sizes) are read by any rule that looks at its arguments
+    reads.update(s for t in templates.values() for s in references(t) if _is_number(layout.nodes[s]))
+    return RelevanceStep(
+        node, slots[node.name], row, found, templates, receivers, targets, frozenset(reads), declared
+    )
+
+
+def _node_or_none(value: Any) -> fx.Node | None:
+    return value if isinstance(value, fx.Node) else None
+
+
+def _is_number(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return node.op == "call_function" and not isinstance(value, (torch.Tensor, tuple, list))
+
+
+def _spread(names: Iterable[str], bound: Mapping[str, Any]) -> list[str]:
+    """Argument names; a list argument gives one per element."""
+    spread: list[str] = []
+    for name in names:
+        value = bound.get(name)
+        if isinstance(value, (list, tuple)):
+            spread += [f"{name}.{i}" for i in range(len(value))]
+        else:
+            spread.append(name)
+    return spread
+
+
+def _slotted(a: Any, slots: Mapping[str, int]) -> Any:
+    if isinstance(a, fx.Node):
+        return Ref(slots[a.name])
+    if isinstance(a, (tuple, list)):
+        return type_of(a)(_slotted(item, slots) for item in a)
+    return a
+
+
+def _account(row: Row, name: str, source: fx.Node | None, node: fx.Node, program: Program) -> str:
+    """The account of an operand that receives nothing: a bias by its parameter, else a constant."""
+    is_bias = name == getattr(row, "bias", None)
+    label = node.name if source is None else constant_name(source, program)
+    return f"{'bias' if is_bias else 'constant'}:{label}"
+

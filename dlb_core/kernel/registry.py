@@ -1,0 +1,137 @@
+"""The registry: every row, mode and pass that the packs brought, as dictionaries."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from dlb_core.kernel.modes import Mode
+from dlb_core.kernel.ops import family_name, op_name, tensor_arguments
+from dlb_core.kernel.rows import OpRule, Row
+
+
+class GraphPass(Protocol):
+    """A rewrite of the graph, or a reading of it that leaves facts on nodes."""
+
+    name: str
+    order: int
+    phase: str  # "rewrite" changes the graph; "facts" runs after it is known what is active
+    switch: str | None  # the façade's argument that turns it off ("fold"), None: it always runs
+
+    def run(self, program: Any, registry: Registry) -> list[str]:
+        """Changes the program in place and says in one line each what it did."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A loaded or failed pack, as `dlb plugins` shows it."""
+
+    name: str
+    version: str
+    origin: str
+    status: str  # "loaded", "failed", "off"
+    reason: str = ""
+    n_rows: int = 0
+    n_modes: int = 0
+    n_passes: int = 0
+
+
+RowKey = tuple[str, str | None, tuple[torch.dtype, ...] | None, tuple[str, ...] | None]
+
+
+def row_key(row: Row) -> RowKey:
+    """What two rows must share to be rivals."""
+    return row.op, row.device, row.dtypes, row.modes
+
+
+@dataclass
+class Registry:
+    """Rows by op, modes by name, passes in order; built once, then read only."""
+
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    modes: dict[str, Mode] = field(default_factory=dict)
+    passes: list[GraphPass] = field(default_factory=list)
+    packs: list[Pack] = field(default_factory=list)
+    _found: dict[tuple[Any, ...], Row | None] = field(default_factory=dict, repr=False)
+
+    def add_rows(self, rows: Iterable[Row]) -> None:
+        """Adds rows that were checked for clashes; a row that `replaces` a pack's row takes its place."""
+        for row in rows:
+            rivals = self.rows.setdefault(row.op, [])
+            same = [r for r in rivals if row_key(r) == row_key(row)]
+            if any(r.replaces == row.pack for r in same):
+                continue  # the winner came first
+            rivals[:] = [r for r in rivals if r not in same or row.replaces != r.pack]
+            rivals.append(row)
+        self._found.clear()
+
+    def find(
+        self, target: Any, mode: str | None = None, device: str | None = None, dtype: torch.dtype | None = None
+    ) -> Row | None:
+        """The most specific row for an op: exact overload, then mode, device and dtype of its own."""
+        key = (target, mode, device, dtype)
+        if key not in self._found:
+            self._found[key] = self._find(*key)
+        return self._found[key]
+
+    def _find(self, target: Any, mode: str | None, device: str | None, dtype: torch.dtype | None) -> Row | None:
+        name = op_name(target)
+        rows = [*self.rows.get(name, ())]
+        if (family := family_name(name)) != name:
+            rows += self.rows.get(family, ())
+        fitting = [
+            row
+            for row in rows
+            if (row.modes is None or mode in row.modes)
+            and (row.device is None or row.device == device)
+            and (row.dtypes is None or dtype in row.dtypes)
+        ]
+        if not fitting:
+            return None
+        best = max(fitting, key=lambda r: (r.modes is not None, r.device is not None, r.dtypes is not None, r.op == name))
+        if getattr(best, "x", None) == ():  # the author named no operand
+            names = tensor_arguments(target)
+            return dataclasses.replace(best, x=names if isinstance(best, OpRule) else names[:1])  # type: ignore[call-arg]
+        return best
+
+    def mode(self, name: str) -> Mode:
+        """The mode of that name, or a ValueError that lists them."""
+        if name not in self.modes:
+            choices = ", ".join(sorted(self.modes)) or "none (no pack is loaded)"
+            raise ValueError(f"unknown mode {name!r}; the modes are: {choices}")
+        return self.modes[name]
+
+    @property
+    def failed(self) -> list[str]:
+        """One line for each pack that failed."""
+        return [f"{p.name}: {p.reason}" for p in self.packs if p.status == "failed"]
+
+    @property
+    def loaded(self) -> list[str]:
+        """The names of the packs in use."""
+        return [p.name for p in self.packs if p.status == "loaded"]
+
+
+def clashes(rows_by_pack: Mapping[str, Iterable[Row]]) -> dict[str, list[str]]:
+    """Pack -> complaints: rows that two packs bring without saying which one replaces the other."""
+    owners: dict[RowKey, list[Row]] = {}
+    for rows in rows_by_pack.values():
+        for row in rows:
+            owners.setdefault(row_key(row), []).append(row)
+    complaints: dict[str, list[str]] = {}
+    for rivals in owners.values():
+        names = {row.pack for row in rivals}
+        for row in rivals:
+            others = sorted(names - {row.pack})
+            settled = all(row.replaces == o or any(r.pack == o and r.replaces == row.pack for r in rivals) for o in others)
+            if len([r for r in rivals if r.pack == row.pack]) > 1:
+                complaints.setdefault(row.pack, []).append(f"brings two rows for {row.op}")
+            elif others and not settled:
+                complaints.setdefault(row.pack, []).append(
+                    f"has a row for {row.op}, and so has {', '.join(others)}; say replaces={others[0]!r} on the row that is to win"
+                )
+    return complaints

@@ -1,0 +1,186 @@
+"""The two passes over a plan: forward, relevance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from dlb_core.errors import RuleError
+from dlb_core.kernel.books import Books
+from dlb_core.kernel.call import Call, Shares, resolve
+from dlb_core.kernel.ops import op_name
+from dlb_core.kernel.plan import Layout, Plan, RelevanceStep
+
+
+class Activations:
+    """The values of one forward pass by slot, and the shapes of all of them, freed ones too."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.values: list[Any] = [None] * len(layout.nodes)
+        self.shapes: list[Any] = [None] * len(layout.nodes)
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The model's outputs, flat."""
+        return [resolve(out, self.values) for out in self.layout.outputs]
+
+
+def run_forward(layout: Layout, inputs: Mapping[fx.Node, Tensor], keep: frozenset[int] | None) -> Activations:
+    """One forward pass; `keep` names the slots that outlive their last reader (None: all)."""
+    done = Activations(layout)
+    values, shapes = done.values, done.shapes
+    for node, value in inputs.items():
+        values[layout.slots[node.name]] = value
+    for name, parameter in layout.program.parameters.items():
+        values[layout.slots[name]] = parameter.value()
+    for slot, value in enumerate(values):
+        if isinstance(value, Tensor):
+            shapes[slot] = value.shape
+    frees = layout.frees(keep) if keep is not None else ()
+    with torch.no_grad():
+        for index, step in enumerate(layout.forward):
+            if step.flat is not None:
+                value = step.function(
+                    *[a if slot is None else values[slot] for slot, a in zip(step.flat, step.args, strict=True)]
+                )
+            else:
+                value = step.function(*resolve(step.args, values), **resolve(step.kwargs, values))
+            values[step.slot] = value
+            shapes[step.slot] = value.shape if isinstance(value, Tensor) else _shapes(value)
+            if frees:
+                for slot in frees[index]:
+                    values[slot] = None
+    return done
+
+
+def _shapes(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return tuple(v.shape if isinstance(v, Tensor) else None for v in value)
+    return None
+
+
+def run_relevance(
+    plan: Plan,
+    activations: Activations,
+    seeds: Mapping[int, Tensor],
+    *,
+    keep: frozenset[int],
+    books: Books | None,
+    consume: bool = False,
+    through: Mapping[int, Tensor] | None = None,
+) -> dict[int, Any]:
+    """One relevance pass: seeds by slot in, relevance by slot out for the slots in `keep`.
+
+    books: where the sums go (None: no check). consume: free every activation after its last reader. through: slot
+    -> a mask of what goes on from there; the rest is booked under ``through:<node>``.
+    """
+    pending: dict[int, Any] = dict(seeds)
+    kept: dict[int, Any] = {}
+    values = list(activations.values) if consume else activations.values
+    if consume:
+        activations.values = []
+    last_reader = _last_readers(plan) if consume else {}
+    slots_of_steps = {step.slot for step in plan.steps}
+    with torch.no_grad():
+        for index, step in enumerate(plan.steps):
+            r = pending.pop(step.slot, None)
+            if r is None:
+                continue
+            if isinstance(r, list):
+                r = _filled(r, activations.shapes[step.slot], plan.dtype, activations)
+            if step.slot in keep:
+                kept[step.slot] = r
+            if books is not None and books.detail:
+                books.relevance("in", step.slot, r)
+            if through and step.slot in through:
+                mask = through[step.slot]
+                if books is not None:
+                    books.booked(step.slot, f"through:{step.node.name}", (r * (1 - mask)).sum())
+                r = r * mask
+            call = Call(step.node, step.bound, step.slot, step.receivers, values, activations.shapes, plan.dtype)
+            try:
+                shares = step.formula.run(step.row.view(call), r, plan.mode)
+            except Exception as error:
+                error.add_note(f"in the rule for {_where(step)}")
+                raise
+            _deliver(step, shares, pending, activations.shapes, books)
+            for slot in last_reader.get(index, ()):
+                values[slot] = None
+    for slot, r in pending.items():  # what is left lies on inputs
+        if slot not in slots_of_steps:
+            if books is not None:
+                books.relevance("input", slot, r)
+            if slot in keep:
+                kept[slot] = r
+    return kept
+
+
+def _deliver(
+    step: RelevanceStep, shares: Shares, pending: dict[int, Any], shapes: Sequence[Any], books: Books | None
+) -> None:
+    for name, share in shares.relevance.items():
+        if share is None:
+            continue
+        target = step.targets.get(name)
+        if target is None:
+            raise RuleError(f"the rule for {_where(step)} gave relevance to {name!r}; its operands are {list(step.targets)}")
+        if target.slot is None:
+            if books is not None:
+                books.booked(step.slot, target.account, share)
+            continue
+        _check_shape(step, name, share, shapes[target.slot])
+        if books is not None and books.detail:
+            books.relevance("out", step.slot, share, target.slot)
+        before = pending.get(target.slot)
+        pending[target.slot] = share if before is None else _added(before, share)
+    if books is not None:
+        for name, amount in shares.accounts.items():
+            target = step.targets.get(name)
+            books.booked(step.slot, target.account if target is not None and target.account else name, amount)
+
+
+def _added(a: Any, b: Any) -> Any:
+    if isinstance(a, Tensor):
+        return a + b
+    return [y if x is None else x if y is None else x + y for x, y in zip(a, b, strict=True)]
+
+
+def _filled(r: list[Any], shapes: Any, dtype: torch.dtype, activations: Activations) -> tuple[Any, ...]:
+    """The relevance of a node with several outputs; zeros for outputs that nobody asked about."""
+    device = activations.layout.program.device
+    return tuple(
+        torch.zeros(shape, dtype=dtype, device=device) if part is None and shape is not None else part
+        for part, shape in zip(r, shapes, strict=True)
+    )
+
+
+def _check_shape(step: RelevanceStep, name: str, share: Any, shape: Any) -> None:
+    if isinstance(share, Tensor) and share.shape != shape:
+        raise RuleError(
+            f"the rule for {_where(step)} returned shape {list(share.shape)} for operand {name!r} of shape {list(shape)}; "
+            "sum broadcast dimensions back"
+        )
+
+
+def _where(step: RelevanceStep) -> str:
+    return f"{op_name(step.node.target)} at node {step.node.name!r} (pack {step.row.pack or '?'}, kind {step.row.kind})"
+
+
+def _last_readers(plan: Plan) -> dict[int, list[int]]:
+    last: dict[int, int] = {}
+    for index, step in enumerate(plan.steps):
+        for slot in step.reads:
+            last[slot] = index
+    order: dict[int, list[int]] = {}
+    for slot, index in last.items():
+        order.setdefault(index, []).append(slot)
+    return order
+
+
+def slots_of(plan: Plan, names: Iterable[str]) -> frozenset[int]:
+    """The slots of nodes by name."""
+    return frozenset(plan.layout.slots[name] for name in names)

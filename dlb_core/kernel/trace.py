@@ -1,0 +1,262 @@
+"""The export tracer: `torch.export`, then decompositions that make the graph functional."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram, ShapesCollection
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.utils import _pytree as pytree
+
+from dlb_core.errors import TraceError
+from dlb_core.kernel.program import Input, Parameter, Program, canonical_call, input_names
+
+log = logging.getLogger("dlb")
+
+Dynamic = str | Mapping[str, Any] | None
+
+
+def trace_export(
+    model: nn.Module | ExportedProgram,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    dynamic_shapes: Dynamic = "auto",
+    device: torch.device | None = None,
+) -> Program:
+    """A functional graph of ATen ops with named inputs and parameters.
+
+    dynamic_shapes: ``"auto"`` (dimension 0; dimension 1 of integer inputs and their masks), None (fixed), or
+    input name -> dimensions to keep free beside the automatic ones. The model, the examples and torch's
+    settings are left as they were found. Raises `TraceError`.
+    """
+    with torch.no_grad(), _quiet(), torch.random.fork_rng(devices=[]):
+        if isinstance(model, ExportedProgram):
+            exported, signature = model, None
+            names = [_placeholder_name(s) for s in model.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
+        else:
+            check_module(model)
+            signature = inspect.signature(model.forward)
+            args, kwargs = canonical_call(signature, args, kwargs)
+            names = input_names(signature, args, kwargs)
+            exported = _export(model, args, dict(kwargs), names, dynamic_shapes)
+        try:
+            exported = exported.run_decompositions({})
+        except Exception as error:
+            raise TraceError(f"torch could not make the exported program functional: {error}") from error
+    program = _read(exported, names, signature, device)
+    log.info("traced %d nodes, %d inputs", len(program.graph.nodes), len(program.inputs))
+    return program
+
+
+def check_module(model: Any) -> None:
+    """Raises `TraceError` for what is no module, or is in training mode."""
+    if not isinstance(model, nn.Module):
+        raise TraceError(f"expected an nn.Module or an ExportedProgram, got {type(model).__name__}")
+    training = next((name for name, module in model.named_modules() if module.training), None)
+    if training is not None:
+        where = f"its submodule {training!r}" if training else "the model"
+        raise TraceError(f"{where} is in training mode, so its output is not what it predicts: call model.eval() first")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch's warnings about itself are not the user's; the fused attention path would change padded rows."""
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+
+
+@contextlib.contextmanager
+def without_cache(model: nn.Module) -> Iterator[None]:
+    """Decoder models return their key-value cache unless told not to; it is no part of an explanation."""
+    config = getattr(model, "config", None)
+    before = getattr(config, "use_cache", None)
+    if before:
+        config.use_cache = False  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        if before:
+            config.use_cache = before  # type: ignore[union-attr]
+
+
+def _export(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], names: list[str], dynamic: Dynamic
+) -> ExportedProgram:
+    """Dynamic with sizes of at least two first, since export fixes every size it sees as one."""
+    tries: list[tuple[str, bool, bool]] = [("dynamic", True, True), ("dynamic, sizes as given", True, False)]
+    if dynamic is None or dynamic == "static":
+        tries = []
+    tries.append(("with fixed shapes", False, False))
+    last: Exception | None = None
+    for label, free, enlarge in tries:
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        leaves = [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        dims = free_dimensions(names, leaves, dynamic) if free else {}
+        if enlarge:
+            leaves = [_at_least_two(leaf, dims.get(i, {})) for i, leaf in enumerate(leaves)]
+        if label == "dynamic, sizes as given" and all(
+            leaf.shape[d] > 1 for i, ds in dims.items() for d in ds if isinstance(leaf := leaves[i], Tensor)
+        ):
+            continue  # the first try was this one
+        shapes = ShapesCollection()
+        for i, ds in dims.items():
+            shapes[leaves[i]] = dict(ds)
+        call_args, call_kwargs = pytree.tree_unflatten(leaves, spec)
+        try:
+            with without_cache(model):
+                return torch.export.export(
+                    model, call_args, call_kwargs, dynamic_shapes=shapes if dims else None, strict=False
+                )
+        except Exception as error:  # torch.export raises a dozen unrelated types
+            last = error
+            log.info("export %s failed: %s", label, _first_line(error))
+    raise _trace_error(model, args, kwargs, last) from last
+
+
+def free_dimensions(names: list[str], leaves: list[Any], dynamic: Dynamic) -> dict[int, dict[int, Any]]:
+    """Leaf -> the dimensions that may change from call to call."""
+    if isinstance(dynamic, str) and dynamic != "auto":
+        raise ValueError(f'dynamic_shapes={dynamic!r}: choose "auto", "static", None, or name -> dimensions')
+    asked = dict(dynamic) if isinstance(dynamic, Mapping) else {}
+    if unknown := sorted(set(asked) - set(names)):
+        raise ValueError(f"dynamic_shapes names {', '.join(unknown)}: the inputs are {', '.join(names)}")
+    tensors = {i: leaf for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
+    sequences = {tuple(t.shape[:2]) for t in tensors.values() if not t.is_floating_point() and t.dim() >= 2}
+    dims: dict[int, dict[int, Any]] = {}
+    for i, tensor in tensors.items():
+        free: dict[int, Any] = {0: Dim.AUTO} if tensor.dim() else {}
+        if tensor.dim() >= 2 and tuple(tensor.shape[:2]) in sequences:
+            free[1] = Dim.AUTO
+        more = asked.get(names[i], ())
+        free |= dict(more) if isinstance(more, Mapping) else {int(d): Dim.AUTO for d in more}
+        if wrong := [d for d in free if not 0 <= d < tensor.dim()]:
+            raise ValueError(f"dynamic_shapes[{names[i]!r}] names dimension {wrong[0]} of a tensor with {tensor.dim()}")
+        if free:
+            dims[i] = free
+    return dims
+
+
+def _at_least_two(leaf: Any, dims: Mapping[int, Any]) -> Any:
+    """The example with every free dimension of size one repeated to two."""
+    for dim in dims:
+        if isinstance(leaf, Tensor) and leaf.shape[dim] == 1:
+            leaf = leaf.repeat_interleave(2, dim)
+    return leaf
+
+
+def _trace_error(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], last: Exception | None) -> TraceError:
+    try:
+        with without_cache(model):
+            model(*args, **kwargs)
+    except Exception as error:
+        return TraceError(f"the model itself fails on this input, before any tracing: {type(error).__name__}: {error}{_place(error)}")
+    return TraceError(
+        f"torch.export cannot trace this model: {type(last).__name__}: {_first_line(last)}{_place(last)}\n"
+        "What to try: give tensors instead of Python numbers, avoid `if` on tensor values and `.item()`, "
+        "split the part that does not export from the model and explain the rest."
+    )
+
+
+def _first_line(error: BaseException | None) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), "")[:500]
+
+
+def _place(error: BaseException | None) -> str:
+    """The last line of the user's own code in a traceback."""
+    frames = traceback.extract_tb(error.__traceback__) if error else []
+    mine = [f for f in frames if not any(part in f.filename for part in ("/torch/", "/dlb_core/", "site-packages/pluggy"))]
+    return f"\n  at {mine[-1].filename}:{mine[-1].lineno}: {mine[-1].line}" if mine else ""
+
+
+def _placeholder_name(spec: Any) -> str:
+    return str(spec.arg.name)
+
+
+_KINDS = {InputKind.PARAMETER: "parameter", InputKind.BUFFER: "buffer", InputKind.CONSTANT_TENSOR: "constant"}
+
+
+def _read(
+    exported: ExportedProgram, names: list[str], signature: inspect.Signature | None, device: torch.device | None
+) -> Program:
+    """The exported program as ours: inputs and parameters by name, outputs flat."""
+    graph = exported.graph
+    nodes = {n.name: n for n in graph.nodes if n.op == "placeholder"}
+    tensors: dict[str, Any] = {**exported.constants, **exported.state_dict}
+    inputs: list[Input] = []
+    parameters: dict[str, Parameter] = {}
+    for spec in exported.graph_signature.input_specs:
+        if spec.kind is InputKind.USER_INPUT:
+            inputs.append(_input(names[len(inputs)], spec.arg, nodes))
+        elif spec.kind in _KINDS:
+            tensor = tensors[str(spec.target)].detach()
+            parameters[spec.arg.name] = Parameter(str(spec.target), _KINDS[spec.kind], tensor)
+        else:
+            raise TraceError(f"the exported program takes {spec.kind.name.lower()} inputs, which dlb does not support")
+    if device is None:
+        device = next((p.tensor.device for p in parameters.values()), torch.device("cpu"))
+    else:
+        _move(graph, parameters, device)
+    out_node = next(n for n in graph.nodes if n.op == "output")
+    flat = out_node.args[0]
+    outputs: list[Any] = []
+    for spec, value in zip(exported.graph_signature.output_specs, flat, strict=True):
+        if spec.kind is OutputKind.USER_OUTPUT:
+            outputs.append(value)
+        elif spec.kind is not OutputKind.BUFFER_MUTATION:
+            raise TraceError(f"the exported program has outputs of kind {spec.kind.name.lower()}, which dlb does not support")
+    paths = pytree.tree_flatten_with_path(pytree.tree_unflatten(list(range(len(outputs))), exported.call_spec.out_spec))[0]
+    output_names = [".".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path) for path, _ in paths]
+    return Program(
+        graph=graph,
+        inputs=tuple(inputs),
+        in_spec=exported.call_spec.in_spec,
+        signature=signature,
+        parameters=parameters,
+        outputs=tuple(outputs),
+        output_names=tuple(output_names),
+        out_spec=exported.call_spec.out_spec,
+        upper_bounds=_upper_bounds(exported),
+        device=device,
+    )
+
+
+def _input(name: str, arg: Any, nodes: Mapping[str, fx.Node]) -> Input:
+    if isinstance(arg, ConstantArgument):
+        return Input(name, None, constant=arg.value)
+    node = nodes[arg.name]
+    value = node.meta["val"]
+    if not isinstance(value, Tensor):
+        return Input(name, None, constant=value)
+    shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+    return Input(name, node, shape, value.dtype)
+
+
+def _upper_bounds(exported: ExportedProgram) -> dict[str, int]:
+    """The largest size of each symbol, where the model bounds it (position embeddings)."""
+    unbounded = 2**40  # torch writes its own infinity, or the largest integer
+    ranges = {str(symbol): interval.upper for symbol, interval in exported.range_constraints.items()}
+    return {symbol: int(upper) for symbol, upper in ranges.items() if upper.is_number and upper < unbounded}
+
+
+def _move(graph: fx.Graph, parameters: Mapping[str, Parameter], device: torch.device) -> None:
+    """The program on another device: its own copies of the tensors, and every device that was written down."""
+    for parameter in parameters.values():
+        parameter.tensor = parameter.tensor.to(device)
+    for node in graph.nodes:
+        node.args = fx.node.map_aggregate(node.args, lambda a: device if isinstance(a, torch.device) else a)
+        node.kwargs = fx.node.map_aggregate(node.kwargs, lambda a: device if isinstance(a, torch.device) else a)

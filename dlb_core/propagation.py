@@ -1,0 +1,86 @@
+"""One or several seeds through a plan: relevance by slot, and a settled ledger for each seed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from dlb_core.errors import ConservationError
+from dlb_core.kernel.books import Books, Entry
+from dlb_core.kernel.ledger import CHECKS, Ledger, raise_on_loss, settle
+from dlb_core.kernel.plan import Plan
+from dlb_core.kernel.run import Activations, run_relevance
+
+
+def propagate(
+    plan: Plan,
+    activations: Activations,
+    slot: int,
+    seed: Tensor,
+    *,
+    several: bool,
+    keep: frozenset[int],
+    check: str,
+    input_names: Mapping[str, str],
+    consume: bool = False,
+    through: Mapping[int, Tensor] | None = None,
+) -> tuple[dict[int, Any], tuple[Ledger, ...]]:
+    """Relevance of the slots in `keep`, and one ledger per seed.
+
+    seed: the output's shape, with a leading axis over seeds if `several`. Several seeds run at once under vmap;
+    a plan with data-dependent shapes runs them one by one. check: "raise", "warn", "ends", "off".
+    """
+    if check not in CHECKS:
+        raise ValueError(f"check={check!r}: choose one of {', '.join(map(repr, CHECKS))}")
+    entries: list[Entry] = []
+
+    def one(r: Tensor) -> tuple[dict[int, Any], Tensor]:
+        books = Books(detail=check != "ends") if check != "off" else None
+        if books is not None:
+            books.relevance("seed", slot, r)
+        last = consume and not (several and plan.dynamic)
+        kept = run_relevance(plan, activations, {slot: r}, keep=keep, books=books, consume=last, through=through)
+        if books is None:
+            return kept, r.new_zeros(0)
+        entries[:] = books.entries
+        return kept, books.stacked()
+
+    if not several:
+        kept, sums = one(seed)
+        table = [sums.tolist()]
+    elif plan.dynamic:
+        runs = [one(r) for r in seed]
+        kept = pytree.tree_map(lambda *parts: torch.stack(parts), *(k for k, _ in runs))
+        table = [s.tolist() for _, s in runs]
+    else:
+        kept, sums = torch.func.vmap(one)(seed)
+        table = sums.tolist()
+    if check == "off":
+        return kept, tuple(_unchecked(plan, row_seed) for row_seed in (seed if several else seed[None]))
+    names = [node.name for node in plan.layout.nodes]
+    ledgers = tuple(settle(entries, row, plan.steps, names, plan.dtype, input_names) for row in table)
+    for ledger in ledgers:
+        _judge(ledger, check)
+    return kept, ledgers
+
+
+def _judge(ledger: Ledger, check: str) -> None:
+    try:
+        raise_on_loss(ledger, nodes=check != "ends")
+    except ConservationError as error:
+        if check != "warn":
+            raise
+        warnings.warn(str(error), stacklevel=4)
+
+
+def _unchecked(plan: Plan, seed: Tensor) -> Ledger:
+    """With check="off" only the seed is known: no sum was taken on the way."""
+    total = float(seed.sum())
+    return Ledger(
+        seed=total, inputs={}, accounts={}, scale=abs(total), input_scale=0.0, seed_scale=abs(total), tolerance=float("inf")
+    )

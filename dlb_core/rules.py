@@ -1,0 +1,218 @@
+"""All that a pack's author imports: rows by kind, formulas, modes, `Shares`, and the hook marker.
+
+A row says what an op is; a mode says how relevance goes through its kind. ``RULES = [elementwise("ns::op")]``
+with ``@hookimpl def dlb_rules(): return RULES`` and an entry point in the group ``dlb.packs`` is a pack.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from dlb_core.kernel.call import Call, Shares
+from dlb_core.kernel.facts import Facts, facts, operand_nodes
+from dlb_core.kernel.modes import BoundMode, Formula, Mode, formula
+from dlb_core.kernel.ops import bound_arguments, fake_tensors, module_path, op_name
+from dlb_core.kernel.packs import hookimpl
+from dlb_core.kernel.program import Parameter, Program
+from dlb_core.kernel.registry import GraphPass, Registry
+from dlb_core.kernel.rows import (
+    Attention,
+    Bilinear,
+    Constant,
+    Elementwise,
+    Linear,
+    LinearView,
+    Lookup,
+    Move,
+    Names,
+    Normalise,
+    NormaliseView,
+    OpRule,
+    Product,
+    Row,
+    Softmax,
+    SoftmaxView,
+    Sum,
+    SumView,
+    sum_to,
+    vjp,
+)
+
+__all__ = [
+    "Attention",
+    "Bilinear",
+    "BoundMode",
+    "Call",
+    "Constant",
+    "Elementwise",
+    "Facts",
+    "Formula",
+    "GraphPass",
+    "Linear",
+    "LinearView",
+    "Lookup",
+    "Mode",
+    "Move",
+    "Normalise",
+    "NormaliseView",
+    "OpRule",
+    "Parameter",
+    "Product",
+    "Program",
+    "Registry",
+    "Row",
+    "Shares",
+    "Softmax",
+    "SoftmaxView",
+    "Sum",
+    "SumView",
+    "attention",
+    "bilinear",
+    "bound_arguments",
+    "constant",
+    "elementwise",
+    "facts",
+    "fake_tensors",
+    "formula",
+    "hookimpl",
+    "linear",
+    "lookup",
+    "module_path",
+    "move",
+    "normalise",
+    "op_name",
+    "operand_nodes",
+    "product",
+    "rule",
+    "softmax",
+    "sum_",
+    "sum_to",
+    "vjp",
+]
+
+
+def _line() -> str:
+    """Where the pack's author wrote the row, for `dlb ops`."""
+    frame = sys._getframe(2)
+    return f"{frame.f_globals.get('__name__', '?')}:{frame.f_lineno}"
+
+
+def _tuple(names: Names) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _tags(common: dict[str, Any]) -> dict[str, Any]:
+    return {**common, "tags": frozenset(common.get("tags", ()))}
+
+
+def constant(op: str, **common: Any) -> Constant:
+    """An op that carries no relevance and ends activity: comparisons, shapes, arg-max."""
+    return Constant(op=op, source=_line(), **_tags(common))
+
+
+def elementwise(op: str, x: Names = (), **common: Any) -> Elementwise:
+    """A one-to-one op: R_x = R_y. With several operands the first that may receive takes all (a / b: a)."""
+    return Elementwise(op=op, x=_tuple(x), source=_line(), **_tags(common))
+
+
+def product(op: str, a: str, b: str, **common: Any) -> Product:
+    """A pointwise product: identity by a constant, all to the signal beside a gate, else half to each."""
+    return Product(op=op, a=a, b=b, source=_line(), **_tags(common))
+
+
+def sum_(op: str, x: Names, factors: Callable[[Call], Mapping[str, Any]] | None = None, **common: Any) -> Sum:
+    """y = sum_k f_k x_k with broadcasting; `factors(call)` gives the f_k that are not 1."""
+    return Sum(op=op, x=_tuple(x), factors=factors, source=_line(), **_tags(common))
+
+
+def linear(
+    op: str,
+    *,
+    x: str,
+    apply: Callable[[Any, Any, Call], Tensor],
+    weight: str | None = None,
+    bias: str | None = None,
+    transpose: Callable[[Tensor, Any, Call], Tensor] | None = None,
+    **common: Any,
+) -> Linear:
+    """y = A(x; weight) + bias. `apply(x, w, call)` leaves the bias out and takes any weight; `transpose(s, w, call)`
+    goes back (default: the vector-Jacobian product of `apply`). Without `weight` the fixed weights are >= 0."""
+    fields = {"weight": weight, "bias": bias, "transpose": transpose}
+    return Linear(op=op, x=x, apply=apply, source=_line(), **fields, **_tags(common))
+
+
+def bilinear(
+    op: str,
+    *,
+    a: str,
+    b: str,
+    apply: Callable[[Any, Any, Call], Tensor],
+    transpose_a: Callable[[Tensor, Any, Call], Tensor] | None = None,
+    transpose_b: Callable[[Tensor, Any, Call], Tensor] | None = None,
+    **common: Any,
+) -> Bilinear:
+    """y = A(a, b), linear in each: `transpose_a(s, b, call)`, `transpose_b(s, a, call)` (default: by vjp)."""
+    fields = {"transpose_a": transpose_a, "transpose_b": transpose_b}
+    return Bilinear(op=op, a=a, b=b, apply=apply, source=_line(), **fields, **_tags(common))
+
+
+def normalise(
+    op: str,
+    *,
+    x: str,
+    weight: str | None = None,
+    bias: str | None = None,
+    shift: Callable[[Call], Tensor | None] | None = None,
+    **common: Any,
+) -> Normalise:
+    """A normaliser: identity to x, its statistics are constants, `shift(call)` (default: the bias) an addend."""
+    return Normalise(op=op, x=x, weight=weight, bias=bias, shift=shift, source=_line(), **_tags(common))
+
+
+def softmax(op: str, *, x: str, **common: Any) -> Softmax:
+    """A softmax over the argument `dim`; what it weights treats it as a gate."""
+    return Softmax(op=op, x=x, source=_line(), **_tags({**common, "tags": {"gate", *common.get("tags", ())}}))
+
+
+def attention(
+    op: str, *, q: str, k: str, v: str, apply: Callable[[Any, Any, Call], Tensor], mask: str | None = None, **common: Any
+) -> Attention:
+    """softmax(q k^T + mask) v; `apply(v, None, call)` is the map of the values by the weights of this call."""
+    return Attention(op=op, q=q, k=k, v=v, mask=mask, apply=apply, source=_line(), **_tags(common))
+
+
+def move(op: str, x: Names = (), back: Callable[[Any, Call], Any] | None = None, **common: Any) -> Move:
+    """Every output element is a copy of one input element or a constant; `back(r, call)` returns relevance per
+    operand, or `Shares` where constants take part (default: the op's vector-Jacobian product)."""
+    return Move(op=op, x=_tuple(x), back=back, source=_line(), **_tags(common))
+
+
+def lookup(op: str, *, ids: str, table: str, **common: Any) -> Lookup:
+    """Rows of a table by integer ids: relevance sums over the row onto the id."""
+    return Lookup(op=op, ids=ids, table=table, source=_line(), **_tags(common))
+
+
+def rule(
+    op: str,
+    *,
+    reads: tuple[str, ...] = (),
+    operands: Iterable[str] = (),
+    modes: tuple[str, ...] | None = None,
+    **common: Any,
+) -> Callable[[Callable[[Call, Any, BoundMode], Shares]], OpRule]:
+    """Decorator: a formula `(call, r, mode) -> Shares` of one op's own, for every mode or those in `modes`.
+
+    reads: the arguments whose values it looks at, ``output`` for the node's own. operands: the arguments that can
+    receive (default: the first tensor argument).
+    """
+    source = _line()
+
+    def make(run: Callable[[Call, Any, BoundMode], Shares]) -> OpRule:
+        own = Formula(run, reads)
+        return OpRule(op=op, x=tuple(operands), own=own, modes=modes, source=source, **_tags(common))
+
+    return make

@@ -1,0 +1,10 @@
+"""Graph passes: tidy the trace, fold BatchNorm, then note facts (gates, statistics, regions)."""
+
+from __future__ import annotations
+
+from dlb_core.rules import GraphPass
+from dlb_ops_builtin.passes.fold import Fold
+from dlb_ops_builtin.passes.notes import Notes
+from dlb_ops_builtin.passes.tidy import Tidy
+
+PASSES: list[GraphPass] = [Tidy(), Fold(), Notes()]

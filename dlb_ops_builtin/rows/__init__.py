@@ -1,0 +1,16 @@
+"""Rows by family; a row is one word (its kind) and the op's name wherever that is enough."""
+
+from __future__ import annotations
+
+from dlb_core.rules import Row
+from dlb_ops_builtin.rows import attention, constants, linear_maps, lookups, moves, norms, pointwise
+
+ALL: list[Row] = [
+    *linear_maps.ROWS,
+    *pointwise.ROWS,
+    *moves.ROWS,
+    *norms.ROWS,
+    *attention.ROWS,
+    *lookups.ROWS,
+    *constants.ROWS,
+]

@@ -1,0 +1,24 @@
+"""Softmax and attention: weights are gates, so what they weight receives."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlb_core.rules import Call, Row, attention, softmax
+
+
+def _attend(v: Tensor, w: None, call: Call) -> Tensor:
+    """The values averaged by the attention weights of this call."""
+    return F.scaled_dot_product_attention(
+        call.query, call.key, v, call.attn_mask, 0.0, call.is_causal, scale=call.scale, enable_gqa=call.enable_gqa
+    )
+
+
+ROWS: list[Row] = [
+    softmax("aten::softmax.int", x="self"),
+    softmax("aten::_softmax", x="self"),
+    attention(
+        "aten::scaled_dot_product_attention", q="query", k="key", v="value", mask="attn_mask", apply=_attend
+    ),
+]

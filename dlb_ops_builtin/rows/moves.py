@@ -1,0 +1,117 @@
+"""Moves: every output element is a copy of one input element, or of a constant. `back` says where from."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlb_core.rules import Call, Row, Shares, move, sum_to
+
+aten = torch.ops.aten
+
+
+def _same(r: Tensor, call: Call) -> Tensor:
+    return r
+
+
+def _reshaped(r: Tensor, call: Call) -> Tensor:
+    return r.reshape(call.shape("self"))
+
+
+def _slice(r: Tensor, call: Call) -> Tensor:
+    start = 0 if call.start is None else call.start
+    end = torch.iinfo(torch.int64).max if call.end is None else call.end
+    back: Tensor = aten.slice_backward(r, list(call.shape("self")), call.dim, start, end, call.step)
+    return back
+
+
+def _select(r: Tensor, call: Call) -> Tensor:
+    back: Tensor = aten.select_backward(r, list(call.shape("self")), call.dim, call.index)
+    return back
+
+
+def _permute(r: Tensor, call: Call) -> Tensor:
+    dims = [d % len(call.dims) for d in call.dims]
+    return r.permute([dims.index(d) for d in range(len(dims))])
+
+
+def _cat(r: Tensor, call: Call) -> tuple[Tensor, ...]:
+    shapes = _list_shapes(call)
+    old_style = [len(s) == 1 and s[0] == 0 and r.dim() > 1 for s in shapes]  # torch lets [0] stand beside anything
+    sizes = [0 if old else s[call.dim] for s, old in zip(shapes, old_style, strict=True)]
+    return tuple(p.reshape(s) for p, s in zip(r.split(sizes, call.dim), shapes, strict=True))
+
+
+def _list_shapes(call: Call) -> list[torch.Size]:
+    return [call.shape(f"tensors.{i}") for i in range(len(call.tensors))]
+
+
+def _stack(r: Tensor, call: Call) -> tuple[Tensor, ...]:
+    return tuple(r.unbind(call.dim))
+
+
+def _item(r: Tensor, call: Call) -> Shares:
+    """One output of several: the others get nothing from here."""
+    shapes = call.shape("a")
+    parts: list[Any] = [None] * len(shapes)
+    parts[call.b] = r
+    return Shares({"a": parts})
+
+
+def _where(r: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+    zero = torch.zeros((), dtype=r.dtype, device=r.device)
+    mine, other = torch.where(call.condition, r, zero), torch.where(call.condition, zero, r)
+    return sum_to(mine, call.shape("self")), sum_to(other, call.shape("other"))
+
+
+def _masked_fill(r: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+    kept = r.masked_fill(call.mask, 0)
+    filled = (r * call.mask).sum_to_size(call.shape("value"))
+    return sum_to(kept, call.shape("self")), filled
+
+
+def _gather(r: Tensor, call: Call) -> Tensor:
+    zeros = torch.zeros(call.shape("self"), dtype=r.dtype, device=r.device)
+    return zeros.scatter_add(call.dim, call.index, r)
+
+
+def _max_pool2d(r: Tensor, call: Call) -> Tensor:
+    """Back to the winners; the indices are found again, which costs less than keeping them."""
+    window = (call.kernel_size, call.stride, call.padding, call.dilation, call.ceil_mode)
+    _, winners = aten.max_pool2d_with_indices(call.self, *window)
+    back: Tensor = aten.max_pool2d_with_indices_backward(r, call.self, *window, winners)
+    return back
+
+
+ROWS: list[Row] = [
+    *(move(op, back=_same) for op in ("aten::clone", "aten::alias", "aten::detach", "aten::_to_copy")),
+    *(move(op, back=_same) for op in ("aten::dropout", "aten::lift_fresh_copy", "aten::contiguous")),
+    # fake strides differ from real ones after attention: a view of the trace must be allowed to copy
+    move("aten::view.default", back=_reshaped, forward=lambda self, size: self.reshape(size)),
+    move("aten::_unsafe_view", back=_reshaped, forward=lambda self, size: self.reshape(size)),
+    move("aten::reshape", back=_reshaped),
+    move("aten::flatten", back=_reshaped),
+    move("aten::unflatten", back=_reshaped),
+    move("aten::squeeze", back=_reshaped),
+    move("aten::unsqueeze", back=_reshaped),
+    move("aten::transpose.int", back=lambda r, call: r.transpose(call.dim0, call.dim1)),
+    move("aten::t", back=lambda r, call: r.t()),
+    move("aten::permute", back=_permute),
+    move("aten::expand", back=lambda r, call: sum_to(r, call.shape("self"))),
+    move("aten::slice.Tensor", back=_slice),
+    move("aten::select.int", back=_select),
+    move("aten::cat", x="tensors", back=_cat),
+    move("aten::stack", x="tensors", back=_stack),
+    move("aten::split", back=lambda r, call: torch.cat(r, call.dim)),
+    move("aten::split_with_sizes", back=lambda r, call: torch.cat(r, call.dim)),
+    move("aten::chunk", back=lambda r, call: torch.cat(r, call.dim)),
+    move("aten::unbind", back=lambda r, call: torch.stack(r, call.dim)),
+    move("operator.getitem", x="a", back=_item, forward=operator.getitem),
+    move("aten::where.self", x=("self", "other"), back=_where, reads=("condition",)),
+    move("aten::masked_fill.Scalar", x=("self", "value"), back=_masked_fill, reads=("mask",)),
+    move("aten::gather", back=_gather, reads=("index",)),
+    move("aten::max_pool2d", back=_max_pool2d, reads=("self",)),
+]

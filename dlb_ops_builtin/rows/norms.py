@@ -1,0 +1,41 @@
+"""Normalisers: identity to what they normalise; statistics are constants, the shift is an addend."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from dlb_core.rules import Call, Row, normalise
+
+
+def _batch_norm_shift(call: Call) -> Tensor:
+    """bias - mean * weight / sqrt(var + eps), one value per channel."""
+    scale = (call.running_var + call.eps).rsqrt()
+    if call.weight is not None:
+        scale = scale * call.weight
+    shift: Tensor = -call.running_mean * scale
+    if call.bias is not None:
+        shift = shift + call.bias
+    return _per_channel(shift, len(call.shape("input")))
+
+
+def _group_norm_shift(call: Call) -> Tensor | None:
+    return None if call.bias is None else _per_channel(call.bias, len(call.shape("input")))
+
+
+def _per_channel(values: Tensor, dims: int) -> Tensor:
+    return values.reshape(-1, *[1] * (dims - 2))
+
+
+ROWS: list[Row] = [
+    normalise("aten::layer_norm", x="input", weight="weight", bias="bias"),
+    normalise("aten::rms_norm", x="input", weight="weight"),
+    normalise("aten::group_norm", x="input", weight="weight", bias="bias", shift=_group_norm_shift, reads=("bias",)),
+    normalise(
+        "aten::batch_norm",
+        x="input",
+        weight="weight",
+        bias="bias",
+        shift=_batch_norm_shift,
+        reads=("weight", "bias", "running_mean", "running_var"),
+    ),
+]
