@@ -246,8 +246,12 @@ class DLBacktrace:
             value = values[self._layout.slots[node.name]]
             if facts(node).active and isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
                 what = "input" if node.op == "placeholder" else "node"
-                return f"the forward pass has NaN or infinite values, first at {what} {node.name!r}: look at what feeds it"
-        return "the model's output has NaN or infinite values that do not come from an explained input: check its weights"
+                return (
+                    f"the forward pass has NaN or infinite values, first at {what} {node.name!r}: look at what feeds it"
+                )
+        return (
+            "the model's output has NaN or infinite values that do not come from an explained input: check its weights"
+        )
 
     def _check_versions(self, prediction: _Prediction) -> None:
         values = prediction.activations.values
@@ -270,7 +274,9 @@ class DLBacktrace:
     ) -> Relevance:
         start = self._output_node if at is None else self._node(at)
         if not facts(start).active:
-            raise ValueError(f"{start.name!r} does not depend on an explained input: choose another output or explain_inputs=")
+            raise ValueError(
+                f"{start.name!r} does not depend on an explained input: choose another output or explain_inputs="
+            )
         plan = self._plan(mode, start)
         slot = self._layout.slots[start.name]
         activations = prediction.activations
@@ -444,4 +450,3 @@ def _is_causal(model: Any) -> bool:
     """Does the model predict the next token? Read off transformers' class names."""
     name = type(model).__name__
     return name.endswith(("ForCausalLM", "LMHeadModel"))
-

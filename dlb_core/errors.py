@@ -58,7 +58,9 @@ class MissingOp:
 
     def __str__(self) -> str:
         times = f", {self.count} nodes" if self.count > 1 else ""
-        return f"  {self.op}   (node {self.node!r} in module {self.module or '(top level)'!r}{times})\n    {self.schema}"
+        return (
+            f"  {self.op}   (node {self.node!r} in module {self.module or '(top level)'!r}{times})\n    {self.schema}"
+        )
 
 
 class UnsupportedOpError(DLBError):

@@ -188,7 +188,9 @@ def _ledger_in(data: dict[str, Any]) -> Ledger:
 def _read_tensors(path: Path, digest: Any) -> dict[str, Tensor]:
     try:
         if _digest(path) != digest:
-            raise ExplanationFileError(f"{path} is not what was saved (truncated or changed): save the explanation again")
+            raise ExplanationFileError(
+                f"{path} is not what was saved (truncated or changed): save the explanation again"
+            )
         return dict(load_file(path))
     except FileNotFoundError:
         raise ExplanationFileError(f"{path} is missing: the explanation is incomplete") from None

@@ -82,5 +82,11 @@ def _unchecked(plan: Plan, seed: Tensor) -> Ledger:
     """With check="off" only the seed is known: no sum was taken on the way."""
     total = float(seed.sum())
     return Ledger(
-        seed=total, inputs={}, accounts={}, scale=abs(total), input_scale=0.0, seed_scale=abs(total), tolerance=float("inf")
+        seed=total,
+        inputs={},
+        accounts={},
+        scale=abs(total),
+        input_scale=0.0,
+        seed_scale=abs(total),
+        tolerance=float("inf"),
     )

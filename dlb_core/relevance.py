@@ -66,4 +66,6 @@ class Relevance(Mapping[str, Any]):
         return len(self._tensors)
 
     def __repr__(self) -> str:
-        return f"Relevance(mode={self.mode!r}, target={self.target!r}, {len(self)} entries, inputs={list(self._inputs)})"
+        return (
+            f"Relevance(mode={self.mode!r}, target={self.target!r}, {len(self)} entries, inputs={list(self._inputs)})"
+        )

@@ -14,12 +14,7 @@ from torch import Tensor
 
 from dlb_core.kernel.call import Call, Shares
 from dlb_core.kernel.facts import Facts, facts, operand_nodes
-from dlb_core.kernel.modes import BoundMode, Formula, Mode, formula
-from dlb_core.kernel.ops import bound_arguments, fake_tensors, module_path, op_name
-from dlb_core.kernel.packs import hookimpl
-from dlb_core.kernel.program import Parameter, Program
-from dlb_core.kernel.registry import GraphPass, Registry
-from dlb_core.kernel.rows import (
+from dlb_core.kernel.kinds import (
     Attention,
     Bilinear,
     Constant,
@@ -28,7 +23,6 @@ from dlb_core.kernel.rows import (
     LinearView,
     Lookup,
     Move,
-    Names,
     Normalise,
     NormaliseView,
     OpRule,
@@ -41,6 +35,11 @@ from dlb_core.kernel.rows import (
     sum_to,
     vjp,
 )
+from dlb_core.kernel.modes import BoundMode, Formula, Mode, formula
+from dlb_core.kernel.ops import bound_arguments, fake_tensors, module_path, op_name
+from dlb_core.kernel.packs import hookimpl
+from dlb_core.kernel.program import Parameter, Program
+from dlb_core.kernel.registry import GraphPass, Registry
 
 __all__ = [
     "Attention",
@@ -93,6 +92,9 @@ __all__ = [
     "sum_to",
     "vjp",
 ]
+
+
+Names = str | tuple[str, ...]
 
 
 def _line() -> str:
@@ -179,7 +181,14 @@ def softmax(op: str, *, x: str, **common: Any) -> Softmax:
 
 
 def attention(
-    op: str, *, q: str, k: str, v: str, apply: Callable[[Any, Any, Call], Tensor], mask: str | None = None, **common: Any
+    op: str,
+    *,
+    q: str,
+    k: str,
+    v: str,
+    apply: Callable[[Any, Any, Call], Tensor],
+    mask: str | None = None,
+    **common: Any,
 ) -> Attention:
     """softmax(q k^T + mask) v; `apply(v, None, call)` is the map of the values by the weights of this call."""
     return Attention(op=op, q=q, k=k, v=v, mask=mask, apply=apply, source=_line(), **_tags(common))

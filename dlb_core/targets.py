@@ -46,7 +46,9 @@ class Request:
             if not math.isfinite(value) or value == 0:
                 raise ValueError(f"{name}={value!r}: must be a finite number other than 0")
         if self.seed != "multiplier" and self.multiplier != 100.0:
-            raise ValueError(f"seed={self.seed!r} takes the units from the output; use scaler= to scale them, not multiplier=")
+            raise ValueError(
+                f"seed={self.seed!r} takes the units from the output; use scaler= to scale them, not multiplier="
+            )
         if not 0 <= self.thresholding <= 1:
             raise ValueError(f"thresholding={self.thresholding!r}: must be between 0 and 1")
 
@@ -85,7 +87,9 @@ def make_seed(output: Tensor, request: Request, context: Context, dtype: torch.d
     task = _task(output, request, context) if target is None else request.task
     if isinstance(target, Tensor) and target.is_floating_point():
         if target.shape != output.shape:
-            raise ValueError(f"a weight tensor as target must have the output's shape {list(output.shape)}, got {list(target.shape)}")
+            raise ValueError(
+                f"a weight tensor as target must have the output's shape {list(output.shape)}, got {list(target.shape)}"
+            )
         return Seed((target * request.multiplier * request.scaler).to(dtype), target, task)
     if isinstance(target, Tensor):
         target = target.tolist()
@@ -111,7 +115,9 @@ def _task(output: Tensor, request: Request, context: Context) -> str:
         )
     if output.dim() == 4:
         return "binary-segmentation" if output.shape[1] == 1 else "segmentation"
-    raise ValueError(f"no task fits an output of shape {list(output.shape)}: give target= as a weight tensor of that shape")
+    raise ValueError(
+        f"no task fits an output of shape {list(output.shape)}: give target= as a weight tensor of that shape"
+    )
 
 
 def _weights(output: Tensor, target: Any, task: str, request: Request, context: Context) -> tuple[Tensor, Any]:
@@ -125,7 +131,9 @@ def _weights(output: Tensor, target: Any, task: str, request: Request, context: 
     weights = torch.zeros_like(output)
     per_sample = target if isinstance(target, list) else [target] * output.shape[0]
     if len(per_sample) != output.shape[0]:
-        raise ValueError(f"target is a list of {len(per_sample)} for a batch of {output.shape[0]}: one per sample, or targets=[...] for several seeds")
+        raise ValueError(
+            f"target is a list of {len(per_sample)} for a batch of {output.shape[0]}: one per sample, or targets=[...] for several seeds"
+        )
     for sample, one in enumerate(per_sample):
         weights[(sample, *_index(one, output, sample, context))] = 1
     return weights, target
@@ -142,14 +150,20 @@ def _index(target: Any, output: Tensor, sample: int, context: Context) -> tuple[
         channel, mask = index
         _in_range(channel, sizes[0], "class")
         if mask.shape != output.shape[2:]:
-            raise ValueError(f"the mask of a (class, mask) target must have shape {list(output.shape[2:])}, got {list(mask.shape)}")
+            raise ValueError(
+                f"the mask of a (class, mask) target must have shape {list(output.shape[2:])}, got {list(mask.shape)}"
+            )
         return (channel, mask.bool())
     if len(sizes) == 0:
         if index not in ((0,), (1,)):
-            raise ValueError(f"target={target!r}: an output of shape {list(output.shape)} has one unit, so the target can only be 0")
+            raise ValueError(
+                f"target={target!r}: an output of shape {list(output.shape)} has one unit, so the target can only be 0"
+            )
         return ()
     if len(index) > len(sizes):
-        raise ValueError(f"target={target!r} has {len(index)} parts; the output {list(output.shape)} takes at most {len(sizes)} after the batch")
+        raise ValueError(
+            f"target={target!r} has {len(index)} parts; the output {list(output.shape)} takes at most {len(sizes)} after the batch"
+        )
     for part, size in zip(index, sizes, strict=False):
         _in_range(part, size, "target")
     return index
@@ -175,7 +189,9 @@ def _automatic(output: Tensor, task: str, request: Request, context: Context) ->
         return torch.ones_like(output), None
     if task == "multi-class classification":
         if output.dim() != 2:
-            raise ValueError(f"multi-class classification expects an output [B, C], got {list(output.shape)}: give target=")
+            raise ValueError(
+                f"multi-class classification expects an output [B, C], got {list(output.shape)}: give target="
+            )
         chosen = output.argmax(1)
         weights[batch, chosen] = 1
         return weights, chosen.tolist()

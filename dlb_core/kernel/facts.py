@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from torch import fx
 
 from dlb_core.errors import MissingOp, UnsupportedOpError
+from dlb_core.kernel.kinds import Constant, Lookup, Move, Row, argument
 from dlb_core.kernel.ops import bound_arguments, is_active_dtype, module_path, op_name, op_schema
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
-from dlb_core.kernel.rows import Constant, Lookup, Move, Row, argument
 
 KEY = "dlb"
 
@@ -123,4 +123,3 @@ def constant_name(node: fx.Node, program: Program) -> str:
                     found.add(source.name)
     learned = [program.parameters[n] for n in found if program.parameters[n].kind in ("parameter", "derived")]
     return learned[0].name if len(learned) == 1 else node.name
-

@@ -83,9 +83,7 @@ class Ledger:
 
     def node_table(self) -> Table:
         """Node, units in, out, booked, residual, in the order relevance flowed."""
-        rows = [
-            (e.name, e.op, e.into, e.out, e.booked, e.residual, e.module) for e in self.by_node.values()
-        ]
+        rows = [(e.name, e.op, e.into, e.out, e.booked, e.residual, e.module) for e in self.by_node.values()]
         return Table(("node", "op", "in", "out", "booked", "residual", "module"), rows)
 
     def by_module(self) -> dict[str, dict[str, float]]:
@@ -143,8 +141,14 @@ class _NodeSums:
     edges: dict[int, float] = field(default_factory=dict)
 
 
-def settle(entries: Sequence[Entry], sums: Sequence[float], steps: Sequence[Any], names: Sequence[str], dtype: torch.dtype,
-           input_names: Mapping[str, str]) -> Ledger:
+def settle(
+    entries: Sequence[Entry],
+    sums: Sequence[float],
+    steps: Sequence[Any],
+    names: Sequence[str],
+    dtype: torch.dtype,
+    input_names: Mapping[str, str],
+) -> Ledger:
     """The ledger of one seed from the sums of its pass; `steps` are the plan's, `names` the nodes' by slot."""
     nodes: dict[int, _NodeSums] = {}
     seeded: dict[int, float] = {}

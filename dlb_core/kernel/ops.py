@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import operator
 from functools import lru_cache
 from typing import Any
 
@@ -83,19 +82,10 @@ def fake_tensors(node: fx.Node) -> list[Tensor]:
     return [v for v in items if isinstance(v, Tensor)]
 
 
-def is_item_access(target: Any) -> bool:
-    """Is this Python's indexing, by which a graph takes one of several outputs?"""
-    return target is operator.getitem
-
-
 def module_path(node: fx.Node) -> str:
     """The path of the module a node was traced in, ``@1`` on a second call; empty at the top."""
-    stack = node.meta.get("nn_module_stack")
-    if not stack:
-        return ""
-    key, (path, _) = list(stack.items())[-1]
-    again = key.rpartition("@")[2] if "@" in key else ""
-    return f"{path}@{again}" if again else str(path)
+    chain = module_chain(node)
+    return chain[-1] if chain else ""
 
 
 def module_chain(node: fx.Node) -> tuple[str, ...]:
@@ -103,6 +93,6 @@ def module_chain(node: fx.Node) -> tuple[str, ...]:
     stack = node.meta.get("nn_module_stack") or {}
     paths = []
     for key, (path, _) in stack.items():
-        if path:
+        if path and not path.startswith("_empty_nn_module_stack"):  # torch's own mark on sizes
             paths.append(f"{path}@{key.rpartition('@')[2]}" if "@" in key else str(path))
     return tuple(paths)

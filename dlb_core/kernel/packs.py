@@ -13,9 +13,9 @@ from typing import Any
 import pluggy
 
 from dlb_core.errors import PackError
+from dlb_core.kernel.kinds import Row
 from dlb_core.kernel.modes import Mode
 from dlb_core.kernel.registry import Pack, Registry, clashes
-from dlb_core.kernel.rows import Row
 
 log = logging.getLogger("dlb")
 
@@ -90,7 +90,9 @@ def _load(entry: metadata.EntryPoint) -> _Found:
 def _collect(found: _Found, module: Any) -> None:
     api = getattr(module, "DLB_API", None)
     if api != API:
-        raise PackError(f"DLB_API is {api!r}; this version of dlb speaks {API}: set DLB_API = {API} in the pack's module")
+        raise PackError(
+            f"DLB_API is {api!r}; this version of dlb speaks {API}: set DLB_API = {API} in the pack's module"
+        )
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(Hooks)
     manager.register(module)
@@ -114,7 +116,10 @@ def load_registry(entries: Iterable[metadata.EntryPoint], *, switch: str = "", s
     """A registry from entry points; `strict=True` raises `PackError` at the first broken pack."""
     entries = sorted(entries, key=lambda e: e.name)
     on = selection([e.name for e in entries], switch)
-    founds = [_load(e) if e.name in on else _Found(Pack(e.name, e.dist.version if e.dist else "?", e.value, "off")) for e in entries]
+    founds = [
+        _load(e) if e.name in on else _Found(Pack(e.name, e.dist.version if e.dist else "?", e.value, "off"))
+        for e in entries
+    ]
     complaints = clashes({f.pack.name: f.rows for f in founds})
     taken: dict[str, list[_Found]] = {}
     for found in founds:

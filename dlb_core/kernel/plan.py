@@ -12,11 +12,11 @@ from torch import fx
 from dlb_core.errors import RuleError
 from dlb_core.kernel.call import Ref, references
 from dlb_core.kernel.facts import constant_name, facts, operand_nodes
+from dlb_core.kernel.kinds import Constant, Elementwise, Row, Site, argument
 from dlb_core.kernel.modes import BoundMode, Formula
 from dlb_core.kernel.ops import bound_arguments, module_path, op_name
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
-from dlb_core.kernel.rows import Constant, Elementwise, Row, Site, argument
 from dlb_core.table import Table
 
 
@@ -142,14 +142,30 @@ class Plan:
         rows = []
         for step in reversed(self.steps):
             gets = ", ".join(sorted(step.receivers)) or "-"
-            rule = f"{self.mode.name}/{step.row.kind}" if step.formula in self.mode.formulas.values() else step.formula.name.strip("_")
-            rows.append(
-                (step.node.name, op_name(step.node.target), step.declared.kind, rule, gets, step.row.pack, module_path(step.node))
+            rule = (
+                f"{self.mode.name}/{step.row.kind}"
+                if step.formula in self.mode.formulas.values()
+                else step.formula.name.strip("_")
             )
-        return Table(("node", "op", "kind", "rule", "relevance goes to", "pack", "module"), rows, title=f"plan: {self.mode!r}")
+            rows.append(
+                (
+                    step.node.name,
+                    op_name(step.node.target),
+                    step.declared.kind,
+                    rule,
+                    gets,
+                    step.row.pack,
+                    module_path(step.node),
+                )
+            )
+        return Table(
+            ("node", "op", "kind", "rule", "relevance goes to", "pack", "module"), rows, title=f"plan: {self.mode!r}"
+        )
 
 
-def build_plan(layout: Layout, registry: Registry, mode: BoundMode, ends: Iterable[fx.Node], dtype: torch.dtype) -> Plan:
+def build_plan(
+    layout: Layout, registry: Registry, mode: BoundMode, ends: Iterable[fx.Node], dtype: torch.dtype
+) -> Plan:
     """Binds a rule to every node that relevance can reach from `ends`, walking back once."""
     reached: set[fx.Node] = {node for node in ends if facts(node).active}
     steps: list[RelevanceStep] = []
@@ -205,9 +221,7 @@ def _bind(node: fx.Node, layout: Layout, registry: Registry, mode: BoundMode) ->
             reads.update(references(_slotted(argument(bound, name), slots)))
     # numbers that come out of the graph (sizes) are read by any rule that looks at its arguments
     reads.update(s for t in templates.values() for s in references(t) if _is_number(layout.nodes[s]))
-    return RelevanceStep(
-        node, slots[node.name], row, found, templates, receivers, targets, frozenset(reads), declared
-    )
+    return RelevanceStep(node, slots[node.name], row, found, templates, receivers, targets, frozenset(reads), declared)
 
 
 def _node_or_none(value: Any) -> fx.Node | None:
@@ -244,4 +258,3 @@ def _account(row: Row, name: str, source: fx.Node | None, node: fx.Node, program
     is_bias = name == getattr(row, "bias", None)
     label = node.name if source is None else constant_name(source, program)
     return f"{'bias' if is_bias else 'constant'}:{label}"
-

@@ -130,9 +130,13 @@ class Program:
         shown = f"expected {_shape_text(traced.shape)} {traced.dtype} on {self.device}"
         got = f"got {_shape_text(value.shape)} {value.dtype} on {value.device}"
         if value.dtype != traced.dtype:
-            raise InputMismatchError(f"input {traced.name!r} has another dtype: {shown}, {got}. Convert it with .to({traced.dtype}).")
+            raise InputMismatchError(
+                f"input {traced.name!r} has another dtype: {shown}, {got}. Convert it with .to({traced.dtype})."
+            )
         if value.device.type != self.device.type:
-            raise InputMismatchError(f"input {traced.name!r} is on another device: {shown}, {got}. Move it with .to({str(self.device)!r}).")
+            raise InputMismatchError(
+                f"input {traced.name!r} is on another device: {shown}, {got}. Move it with .to({str(self.device)!r})."
+            )
         wrong = value.dim() != len(traced.shape)
         for size, want in zip(value.shape, traced.shape, strict=False):
             if wrong:
@@ -166,7 +170,9 @@ def canonical_call(
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
         names = ", ".join(signature.parameters)
-        raise InputMismatchError(f"the model's forward does not take these inputs ({error}); it takes: {names}") from None
+        raise InputMismatchError(
+            f"the model's forward does not take these inputs ({error}); it takes: {names}"
+        ) from None
     return bound.args, dict(bound.kwargs)
 
 
@@ -207,6 +213,7 @@ def _shape_text(shape: Sequence[Any]) -> str:
 
 def describe(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     """A call in a few words, for error texts."""
+
     def one(value: Any) -> str:
         return f"{_shape_text(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 

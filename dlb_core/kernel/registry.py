@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import torch
 
+from dlb_core.kernel.kinds import OpRule, Row
 from dlb_core.kernel.modes import Mode
 from dlb_core.kernel.ops import family_name, op_name, tensor_arguments
-from dlb_core.kernel.rows import OpRule, Row
 
 
 class GraphPass(Protocol):
@@ -92,7 +92,9 @@ class Registry:
         ]
         if not fitting:
             return None
-        best = max(fitting, key=lambda r: (r.modes is not None, r.device is not None, r.dtypes is not None, r.op == name))
+        best = max(
+            fitting, key=lambda r: (r.modes is not None, r.device is not None, r.dtypes is not None, r.op == name)
+        )
         if getattr(best, "x", None) == ():  # the author named no operand
             names = tensor_arguments(target)
             return dataclasses.replace(best, x=names if isinstance(best, OpRule) else names[:1])  # type: ignore[call-arg]
@@ -127,7 +129,9 @@ def clashes(rows_by_pack: Mapping[str, Iterable[Row]]) -> dict[str, list[str]]:
         names = {row.pack for row in rivals}
         for row in rivals:
             others = sorted(names - {row.pack})
-            settled = all(row.replaces == o or any(r.pack == o and r.replaces == row.pack for r in rivals) for o in others)
+            settled = all(
+                row.replaces == o or any(r.pack == o and r.replaces == row.pack for r in rivals) for o in others
+            )
             if len([r for r in rivals if r.pack == row.pack]) > 1:
                 complaints.setdefault(row.pack, []).append(f"brings two rows for {row.op}")
             elif others and not settled:

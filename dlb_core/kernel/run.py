@@ -127,7 +127,9 @@ def _deliver(
             continue
         target = step.targets.get(name)
         if target is None:
-            raise RuleError(f"the rule for {_where(step)} gave relevance to {name!r}; its operands are {list(step.targets)}")
+            raise RuleError(
+                f"the rule for {_where(step)} gave relevance to {name!r}; its operands are {list(step.targets)}"
+            )
         if target.slot is None:
             if books is not None:
                 books.booked(step.slot, target.account, share)

@@ -164,7 +164,9 @@ def _trace_error(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         with without_cache(model):
             model(*args, **kwargs)
     except Exception as error:
-        return TraceError(f"the model itself fails on this input, before any tracing: {type(error).__name__}: {error}{_place(error)}")
+        return TraceError(
+            f"the model itself fails on this input, before any tracing: {type(error).__name__}: {error}{_place(error)}"
+        )
     return TraceError(
         f"torch.export cannot trace this model: {type(last).__name__}: {_first_line(last)}{_place(last)}\n"
         "What to try: give tensors instead of Python numbers, avoid `if` on tensor values and `.item()`, "
@@ -179,7 +181,9 @@ def _first_line(error: BaseException | None) -> str:
 def _place(error: BaseException | None) -> str:
     """The last line of the user's own code in a traceback."""
     frames = traceback.extract_tb(error.__traceback__) if error else []
-    mine = [f for f in frames if not any(part in f.filename for part in ("/torch/", "/dlb_core/", "site-packages/pluggy"))]
+    mine = [
+        f for f in frames if not any(part in f.filename for part in ("/torch/", "/dlb_core/", "site-packages/pluggy"))
+    ]
     return f"\n  at {mine[-1].filename}:{mine[-1].lineno}: {mine[-1].line}" if mine else ""
 
 
@@ -218,8 +222,12 @@ def _read(
         if spec.kind is OutputKind.USER_OUTPUT:
             outputs.append(value)
         elif spec.kind is not OutputKind.BUFFER_MUTATION:
-            raise TraceError(f"the exported program has outputs of kind {spec.kind.name.lower()}, which dlb does not support")
-    paths = pytree.tree_flatten_with_path(pytree.tree_unflatten(list(range(len(outputs))), exported.call_spec.out_spec))[0]
+            raise TraceError(
+                f"the exported program has outputs of kind {spec.kind.name.lower()}, which dlb does not support"
+            )
+    paths = pytree.tree_flatten_with_path(
+        pytree.tree_unflatten(list(range(len(outputs))), exported.call_spec.out_spec)
+    )[0]
     output_names = [".".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path) for path, _ in paths]
     return Program(
         graph=graph,

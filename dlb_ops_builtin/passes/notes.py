@@ -69,7 +69,9 @@ def _say(node: fx.Node) -> str:
 
 def _origin(node: fx.Node, row: Row, operands: dict[str, fx.Node], origins: dict[fx.Node, Origin]) -> Origin:
     reduction = "reduction" in row.tags
-    if not (reduction or isinstance(row, (Elementwise, Product, Sum)) or (isinstance(row, Move) and len(operands) == 1)):
+    if not (
+        reduction or isinstance(row, (Elementwise, Product, Sum)) or (isinstance(row, Move) and len(operands) == 1)
+    ):
         return Origin(node)
     sources = [origins.get(s, Origin(s)) for s in operands.values()]
     if len({s.root for s in sources}) != 1:

@@ -62,9 +62,8 @@ def _one_output(program: Program, node: fx.Node) -> None:
     x, weight, bias, mean, var, momentum, eps = node.args
     items = [user for user in node.users if user.args[1] == 0]
     with program.graph.inserting_after(node):
-        norm = program.graph.call_function(
-            aten.batch_norm.default, (x, weight, bias, mean, var, False, momentum, eps, False)
-        )
+        arguments = (x, weight, bias, mean, var, False, momentum, eps, False)
+        norm = program.graph.create_node("call_function", aten.batch_norm.default, arguments, {}, name="batch_norm")
     norm.meta = {**node.meta, "val": node.meta["val"][0]}
     for item in items:
         program.drop(item, norm)

@@ -1,0 +1,60 @@
+# Each target sets up the environment that it needs; `make help` lists them.
+
+# Deferred on purpose: only a set-up asks for it. Run, not looked up: a version manager's shim may exist and not work.
+PYTHON ?= $(shell python3.11 -c "" 2>/dev/null && echo python3.11 || echo python3)
+JOBS ?= 2
+# The suite runs JOBS processes, so each keeps to one thread; the bench has the machine to itself.
+TEST_THREADS ?= 1
+BENCH_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
+
+# -qq: errors only; at -q pip still warns about the index settings of the machine it runs on.
+PIP_INSTALL = -m pip install -qq --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test bench lint train-digits docs clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: .venv/.ready  ## explain a handwritten seven with the shipped digits network
+	.venv/bin/dlb explain examples/digits/model.py:load --input examples/digits/seven.png --mode default --out build/demo
+
+test: lint .venv-test/.ready  ## lint and types, then the whole suite
+	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) -q
+
+bench: .venv-test/.ready  ## time and memory against a plain gradient
+	OMP_NUM_THREADS=$(BENCH_THREADS) .venv-test/bin/python benchmarks/bench.py
+
+lint: .venv-test/.ready  ## ruff (lint, format) and mypy
+	.venv-test/bin/ruff check .
+	.venv-test/bin/ruff format --check .
+	.venv-test/bin/mypy
+
+train-digits: .venv-test/.ready  ## train the digits network again and write its weights and picture
+	.venv-test/bin/python examples/digits/train.py
+
+docs: .venv-docs/.ready  ## the documentation as HTML in build/docs
+	.venv-docs/bin/sphinx-build -q -W --keep-going -b html -d build/doctrees docs build/docs
+
+clean:  ## remove all that the other targets made, environments too
+	rm -rf build dist .venv .venv-test .venv-docs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- environments -------------------------------------------------------------------------------------------------
+# The stamp is written last and lies inside the environment, so an interrupted or deleted one is never taken for whole.
+# Always from nothing: pip neither repairs what it half wrote nor removes what is no longer asked for.
+
+.venv/.ready: WANTED = .[viz]
+.venv-test/.ready: WANTED = .[test]
+.venv-docs/.ready: WANTED = .[docs]
+# Its wheel asks for CUDA libraries that torch's CPU build does without; what it really needs comes with `test`.
+.venv-test/.ready: WITHOUT_DEPS = torchvision
+
+.venv/.ready .venv-test/.ready .venv-docs/.ready: %/.ready: pyproject.toml constraints.txt
+	@echo "setting up $* (once; a few minutes at most)"
+	@rm -f $@
+	@$(PYTHON) -m venv --clear $*
+	@$*/bin/python $(PIP_INSTALL) -e '$(WANTED)'
+	@$(if $(WITHOUT_DEPS),$*/bin/python $(PIP_INSTALL) --no-deps $(WITHOUT_DEPS))
+	@touch $@

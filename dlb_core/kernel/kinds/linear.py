@@ -1,0 +1,170 @@
+"""Kinds that are linear in what receives: linear, bilinear, attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from dlb_core.kernel.call import Call
+from dlb_core.kernel.kinds.base import Row, Site, sum_to, vjp
+
+
+class LinearView:
+    """A linear map at a node: `x`, `weight`, `bias`, `output`, `apply(x, w)` and `transpose(s, w)`.
+
+    `bias` comes in a shape that broadcasts against the output.
+    """
+
+    def __init__(self, row: Linear, call: Call) -> None:
+        self.call = call
+        self.receivers = call.receivers
+        self.row = row
+        self.name = row.x
+
+    @property
+    def x(self) -> Tensor:
+        value: Tensor = getattr(self.call, self.row.x)
+        return value
+
+    @property
+    def weight(self) -> Tensor | None:
+        return None if self.row.weight is None else getattr(self.call, self.row.weight)
+
+    @property
+    def bias(self) -> Tensor | None:
+        value = None if self.row.bias is None else getattr(self.call, self.row.bias)
+        return self.row.lift_bias(value) if isinstance(value, Tensor) else None
+
+    @property
+    def output(self) -> Tensor:
+        value: Tensor = self.call.output
+        return value
+
+    def apply(self, x: Tensor, weight: Tensor | None) -> Tensor:
+        """The map without its bias."""
+        return self.row.apply(x, weight, self.call)
+
+    def transpose(self, s: Tensor, weight: Tensor | None) -> Tensor:
+        """The map's transpose: from the output's shape to the shape of x."""
+        if self.row.transpose is not None:
+            return self.row.transpose(s, weight, self.call)
+        return vjp(lambda x: self.row.apply(x, weight, self.call), self.call.shape(self.row.x), s)
+
+    def bias_shares(self, s: Tensor, bias: Tensor | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What s * bias means for the books: relevance when the bias is active, else an account."""
+        if bias is None or self.row.bias is None:
+            return {}, {}
+        part = sum_to(s, bias.shape) * bias
+        if self.row.bias in self.receivers:
+            return {self.row.bias: part.reshape(self.call.shape(self.row.bias))}, {}
+        return {}, {self.row.bias: part.sum()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Row):
+    """y = A(x; weight) + bias. Without `weight` the map has fixed weights that are not negative.
+
+    `bias_dim` is the output dimension, from the right, on which a one-dimensional bias lies.
+    """
+
+    kind: ClassVar[str] = "linear"
+    x: str
+    weight: str | None = None
+    bias: str | None = None
+    apply: Callable[[Any, Any, Call], Tensor]
+    transpose: Callable[[Tensor, Any, Call], Tensor] | None = None
+    transpose_weight: Callable[[Tensor, Any, Call], Tensor] | None = None
+    bias_dim: int = -1
+
+    @property
+    def carriers(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.x, self.weight, self.bias) if name)
+
+    def lift_bias(self, bias: Tensor) -> Tensor:
+        """The bias in a shape that broadcasts against the output."""
+        return bias if bias.dim() != 1 else bias.reshape(-1, *[1] * (-self.bias_dim - 1))
+
+    def narrow(self, site: Site) -> Row:
+        if self.weight is None or self.weight not in site.receivers:
+            return self
+        both = self.become(
+            Bilinear,
+            a=self.x,
+            b=self.weight,
+            bias=self.bias,
+            apply=self.apply,
+            transpose_a=self.transpose,
+            transpose_b=self.transpose_weight,
+            bias_dim=self.bias_dim,
+        )
+        return both.narrow(site)
+
+    def view(self, call: Call) -> LinearView:
+        return LinearView(self, call)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bilinear(Row):
+    """y = A(a, b) + bias, linear in a and in b. With one receiver it is linear with the other as weight."""
+
+    kind: ClassVar[str] = "bilinear"
+    a: str
+    b: str
+    bias: str | None = None
+    apply: Callable[[Any, Any, Call], Tensor]
+    transpose_a: Callable[[Tensor, Any, Call], Tensor] | None = None
+    transpose_b: Callable[[Tensor, Any, Call], Tensor] | None = None
+    bias_dim: int = -1
+
+    @property
+    def carriers(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.a, self.b, self.bias) if name)
+
+    def linear_in_a(self) -> Linear:
+        """The map in its first operand, the second as weight."""
+        fields = {"bias": self.bias, "bias_dim": self.bias_dim}
+        return self.become(Linear, x=self.a, weight=self.b, apply=self.apply, transpose=self.transpose_a, **fields)
+
+    def linear_in_b(self) -> Linear:
+        """The map in its second operand, the first as weight."""
+        fields = {"bias": self.bias, "bias_dim": self.bias_dim}
+        return self.become(
+            Linear, x=self.b, weight=self.a, apply=_swapped(self.apply), transpose=self.transpose_b, **fields
+        )
+
+    def narrow(self, site: Site) -> Row:
+        if self.a in site.receivers and self.b in site.receivers:
+            return self
+        return self.linear_in_b() if self.b in site.receivers else self.linear_in_a()
+
+    def view(self, call: Call) -> tuple[LinearView, LinearView]:
+        return LinearView(self.linear_in_a(), call), LinearView(self.linear_in_b(), call)
+
+
+def _swapped(apply: Callable[[Any, Any, Call], Tensor]) -> Callable[[Any, Any, Call], Tensor]:
+    return lambda b, a, call: apply(a, b, call)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention(Row):
+    """softmax(q k^T) v. With its weights as a gate it is linear in v with weights that are not negative."""
+
+    kind: ClassVar[str] = "attention"
+    q: str
+    k: str
+    v: str
+    mask: str | None = None
+    apply: Callable[[Any, Any, Call], Tensor]
+
+    @property
+    def carriers(self) -> tuple[str, ...]:
+        return (self.q, self.k, self.v)
+
+    def narrow(self, site: Site) -> Row:
+        if not site.gates:
+            return self
+        reads = tuple(name for name in (self.q, self.k, self.mask) if name)
+        return self.become(Linear, x=self.v, apply=self.apply, reads=reads)
