@@ -19,6 +19,7 @@ from dlb_core.kernel.packs import registry as load
 from dlb_core.kernel.plan import Plan, build_plan
 from dlb_core.kernel.prepare import prepare
 from dlb_core.kernel.run import Activations, run_forward
+from dlb_core.kernel.thrift import thrift
 from dlb_core.kernel.trace import trace_export
 from dlb_core.propagation import propagate
 from dlb_core.relevance import Relevance
@@ -184,7 +185,7 @@ class DLBacktrace:
         bound = self._mode(mode, bias, mode_options or {})
         start = self._output_node if at is None else self._node(at)
         plan = self._plan(bound, start)
-        keep_slots = plan.reads | {self._layout.slots[start.name]} | self._last_position_slots()
+        keep_slots = thrift(plan).keep | {self._layout.slots[start.name]} | self._last_position_slots()
         prediction = self._forward(inputs, kwargs, temperature, keep=frozenset(keep_slots))
         output = _output_of(prediction, self._output_index)
         relevance = self._relevance(prediction, bound, request, targets, through, keep=keep, at=at, consume=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from dlb_core.kernel.facts import facts
-from dlb_core.kernel.ops import bound_arguments, module_path, op_name
+from dlb_core.kernel.ops import bound_arguments, module_path, op_name, traced_shape
 from dlb_core.kernel.plan import Layout, Plan
 from dlb_core.kernel.registry import Registry
 
@@ -84,7 +84,7 @@ def _plain(value: Any) -> Any:
 
 def _shape(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+        return traced_shape(value)
     return [_shape(v) for v in value] if isinstance(value, (tuple, list)) else None
 
 

@@ -142,8 +142,9 @@ def linear(
     **common: Any,
 ) -> Linear:
     """y = A(x; weight) + bias. `apply(x, w, call)` leaves the bias out and takes any weight; `transpose(s, w, call)`
-    goes back (default: the vector-Jacobian product of `apply`). Without `weight` the fixed weights are >= 0."""
-    fields = {"weight": weight, "bias": bias, "transpose": transpose}
+    goes back (default: the vector-Jacobian product of `apply`). Without `weight` the fixed weights are >= 0.
+    """
+    fields: dict[str, Any] = {"weight": weight, "bias": bias, "transpose": transpose}
     return Linear(op=op, x=x, apply=apply, source=_line(), **fields, **_tags(common))
 
 
@@ -158,7 +159,7 @@ def bilinear(
     **common: Any,
 ) -> Bilinear:
     """y = A(a, b), linear in each: `transpose_a(s, b, call)`, `transpose_b(s, a, call)` (default: by vjp)."""
-    fields = {"transpose_a": transpose_a, "transpose_b": transpose_b}
+    fields: dict[str, Any] = {"transpose_a": transpose_a, "transpose_b": transpose_b}
     return Bilinear(op=op, a=a, b=b, apply=apply, source=_line(), **fields, **_tags(common))
 
 
@@ -196,7 +197,8 @@ def attention(
 
 def move(op: str, x: Names = (), back: Callable[[Any, Call], Any] | None = None, **common: Any) -> Move:
     """Every output element is a copy of one input element or a constant; `back(r, call)` returns relevance per
-    operand, or `Shares` where constants take part (default: the op's vector-Jacobian product)."""
+    operand, or `Shares` where constants take part (default: the op's vector-Jacobian product).
+    """
     return Move(op=op, x=_tuple(x), back=back, source=_line(), **_tags(common))
 
 

@@ -110,8 +110,8 @@ def _task(output: Tensor, request: Request, context: Context) -> str:
         if causal:
             return "generation"
         raise ValueError(
-            f"the output {list(output.shape)} has positions: give target=(position, class), or task='generation' for the "
-            "token after the last position"
+            f"the output {list(output.shape)} has positions: give target=(position, class), "
+            "or task='generation' for the token after the last position"
         )
     if output.dim() == 4:
         return "binary-segmentation" if output.shape[1] == 1 else "segmentation"
@@ -132,7 +132,8 @@ def _weights(output: Tensor, target: Any, task: str, request: Request, context: 
     per_sample = target if isinstance(target, list) else [target] * output.shape[0]
     if len(per_sample) != output.shape[0]:
         raise ValueError(
-            f"target is a list of {len(per_sample)} for a batch of {output.shape[0]}: one per sample, or targets=[...] for several seeds"
+            f"target is a list of {len(per_sample)} for a batch of {output.shape[0]}: "
+            "give one per sample, or targets=[...] for several seeds"
         )
     for sample, one in enumerate(per_sample):
         weights[(sample, *_index(one, output, sample, context))] = 1
@@ -162,7 +163,8 @@ def _index(target: Any, output: Tensor, sample: int, context: Context) -> tuple[
         return ()
     if len(index) > len(sizes):
         raise ValueError(
-            f"target={target!r} has {len(index)} parts; the output {list(output.shape)} takes at most {len(sizes)} after the batch"
+            f"target={target!r} has {len(index)} parts; the output {list(output.shape)} takes at most {len(sizes)} "
+            "after the batch"
         )
     for part, size in zip(index, sizes, strict=False):
         _in_range(part, size, "target")

@@ -228,9 +228,10 @@ def raise_on_loss(ledger: Ledger, *, nodes: bool) -> None:
         entry = bad[0]
         accounts = ", ".join(f"{n} {u:.6g}" for n, u in entry.accounts.items()) or "none"
         raise ConservationError(
-            f"relevance is not conserved at {_at(entry)}: in {entry.into:.9g}, out {entry.out:.9g}, accounts: {accounts}; "
-            f"lost {entry.residual:.3g} of {entry.scale:.6g} (allowed {ledger.tolerance * entry.scale:.3g}); "
-            f"{len(bad)} node(s) in all. If the rule is right, rounding is the cause: try relevance_dtype=torch.float64."
+            f"relevance is not conserved at {_at(entry)}: in {entry.into:.9g}, out {entry.out:.9g}, "
+            f"accounts: {accounts}; lost {entry.residual:.3g} of {entry.scale:.6g} (allowed {ledger.tolerance * entry.scale:.3g}); "
+            f"{len(bad)} node(s) in all. If the rule is right, rounding is the cause: "
+            "try relevance_dtype=torch.float64."
         )
     allowed = ledger.tolerance * ledger.scale * max(1.0, math.sqrt(len(ledger.by_node)))
     if abs(ledger.residual) > allowed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -80,6 +81,22 @@ def fake_tensors(node: fx.Node) -> list[Tensor]:
     value = node.meta.get("val")
     items = value if isinstance(value, (tuple, list)) else (value,)
     return [v for v in items if isinstance(v, Tensor)]
+
+
+def traced_shape(tensor: Tensor) -> tuple[Any, ...]:
+    """The shape of a fake tensor: ints, and symbols as text where any size goes."""
+    sizes: tuple[Any, ...] = tuple(tensor.shape)
+    return tuple(size if isinstance(size, int) else str(size) for size in sizes)
+
+
+def size_hint(node: fx.Node) -> int | None:
+    """How many elements a node had when it was traced; None for numbers and several outputs."""
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor):
+        return None
+    shape: tuple[Any, ...] = tuple(value.shape)
+    sizes = [size if isinstance(size, int) else size.node.hint for size in shape]
+    return None if None in sizes else math.prod(sizes)
 
 
 def module_path(node: fx.Node) -> str:

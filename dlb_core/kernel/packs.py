@@ -82,7 +82,7 @@ def _load(entry: metadata.EntryPoint) -> _Found:
     try:
         module = entry.load()
         _collect(found, module)
-    except Exception as error:  # a third party's code: whatever it raises, the others go on
+    except Exception as error:  # noqa: BLE001 - a third party's code: whatever it raises, the others go on
         found.fail(f"{type(error).__name__}: {error}")
     return found
 
@@ -136,7 +136,7 @@ def load_registry(entries: Iterable[metadata.EntryPoint], *, switch: str = "", s
             log.warning("pack %s left out: %s", found.pack.name, found.pack.reason)
             if strict:
                 raise PackError(f"pack {found.pack.name}: {found.pack.reason}")
-        counts = {"n_rows": len(found.rows), "n_modes": len(found.modes), "n_passes": len(found.passes)}
+        counts: dict[str, Any] = {"n_rows": len(found.rows), "n_modes": len(found.modes), "n_passes": len(found.passes)}
         registry.packs.append(dataclasses.replace(found.pack, **counts))
         registry.add_rows(found.rows)
         registry.modes |= {mode.name: mode for mode in found.modes}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from dlb_core.kernel.registry import Registry
 from dlb_core.table import Table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ForwardStep:
     """Run `function` on the values its templates name; the result goes to `slot`."""
 
@@ -63,6 +64,7 @@ class Layout:
     nodes: tuple[fx.Node, ...]
     slots: Mapping[str, int]
     forward: tuple[ForwardStep, ...]
+    rows: tuple[Row | None, ...]  # by slot, the reference row
     outputs: tuple[Any, ...]  # Refs and constants
     _frees: dict[frozenset[int], tuple[tuple[int, ...], ...]] = field(default_factory=dict)
 
@@ -100,8 +102,10 @@ def lay_out(program: Program, registry: Registry) -> Layout:
             return slice(template(a.start), template(a.stop), template(a.step))
         return a
 
+    rows = tuple(registry.find(node.target) if node.op == "call_function" else None for node in nodes)
+
     def step(node: fx.Node) -> ForwardStep:
-        row = registry.find(node.target)
+        row = rows[slots[node.name]]
         args, kwargs = template(node.args), template(node.kwargs)
         flat = None
         if not kwargs and all(type(a) is Ref or not tuple(references(a)) for a in args):
@@ -110,7 +114,7 @@ def lay_out(program: Program, registry: Registry) -> Layout:
         return ForwardStep(node, function, args, kwargs, slots[node.name], flat)
 
     forward = tuple(step(node) for node in nodes if node.op == "call_function")
-    return Layout(program, nodes, slots, forward, tuple(template(out) for out in program.outputs))
+    return Layout(program, nodes, slots, forward, rows, tuple(template(out) for out in program.outputs))
 
 
 def type_of(a: Any) -> type:
@@ -118,7 +122,7 @@ def type_of(a: Any) -> type:
     return list if isinstance(a, list) else tuple
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """A layout bound to a mode, a device and a dtype; the order in which relevance flows."""
 
@@ -127,7 +131,7 @@ class Plan:
     steps: tuple[RelevanceStep, ...]  # last node first
     dtype: torch.dtype
 
-    @property
+    @cached_property
     def reads(self) -> frozenset[int]:
         """The slots whose values the relevance steps read."""
         return frozenset().union(*(step.reads for step in self.steps))

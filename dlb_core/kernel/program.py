@@ -147,16 +147,18 @@ class Program:
             known, owner = symbols.setdefault(want, (size, traced.name))
             if known != size:
                 raise InputMismatchError(
-                    f"input {traced.name!r}: size {size} where input {owner!r} has {known}; both sizes are {want} in the trace"
+                    f"input {traced.name!r}: size {size} where input {owner!r} has {known}; "
+                    f"both sizes are {want} in the trace, so make them equal"
                 )
             if size > self.upper_bounds.get(want, size):
                 raise InputMismatchError(
-                    f"input {traced.name!r}: size {size} is beyond the largest the model allows here ({self.upper_bounds[want]})"
+                    f"input {traced.name!r}: size {size} is beyond the largest the model allows here "
+                    f"({self.upper_bounds[want]}): shorten or crop it"
                 )
         if wrong:
             raise InputMismatchError(
-                f"input {traced.name!r} has another shape: {shown}, {got}. Sizes shown as letters may change; for others "
-                f"trace again, or name the dimension in dynamic_shapes={{{traced.name!r}: (dims, ...)}}."
+                f"input {traced.name!r} has another shape: {shown}, {got}. Sizes shown as letters may change; "
+                f"for others trace again, or name the dimension in dynamic_shapes={{{traced.name!r}: (dims, ...)}}."
             )
 
 

@@ -92,12 +92,13 @@ class Registry:
         ]
         if not fitting:
             return None
-        best = max(
+        best: Row = max(
             fitting, key=lambda r: (r.modes is not None, r.device is not None, r.dtypes is not None, r.op == name)
         )
         if getattr(best, "x", None) == ():  # the author named no operand
             names = tensor_arguments(target)
-            return dataclasses.replace(best, x=names if isinstance(best, OpRule) else names[:1])  # type: ignore[call-arg]
+            operands: Any = {"x": names if isinstance(best, OpRule) else names[:1]}
+            best = dataclasses.replace(best, **operands)
         return best
 
     def mode(self, name: str) -> Mode:
@@ -136,6 +137,7 @@ def clashes(rows_by_pack: Mapping[str, Iterable[Row]]) -> dict[str, list[str]]:
                 complaints.setdefault(row.pack, []).append(f"brings two rows for {row.op}")
             elif others and not settled:
                 complaints.setdefault(row.pack, []).append(
-                    f"has a row for {row.op}, and so has {', '.join(others)}; say replaces={others[0]!r} on the row that is to win"
+                    f"has a row for {row.op}, and so has {', '.join(others)}; "
+                    f"say replaces={others[0]!r} on the row that is to win"
                 )
     return complaints

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from dlb_core.errors import RuleError
 from dlb_core.kernel.books import Books
 from dlb_core.kernel.call import Call, Shares, resolve
 from dlb_core.kernel.ops import op_name
-from dlb_core.kernel.plan import Layout, Plan, RelevanceStep
+from dlb_core.kernel.plan import ForwardStep, Layout, Plan, RelevanceStep
+from dlb_core.kernel.thrift import thrift
 
 
 class Activations:
@@ -43,18 +44,19 @@ def run_forward(layout: Layout, inputs: Mapping[fx.Node, Tensor], keep: frozense
     frees = layout.frees(keep) if keep is not None else ()
     with torch.no_grad():
         for index, step in enumerate(layout.forward):
-            if step.flat is not None:
-                value = step.function(
-                    *[a if slot is None else values[slot] for slot, a in zip(step.flat, step.args, strict=True)]
-                )
-            else:
-                value = step.function(*resolve(step.args, values), **resolve(step.kwargs, values))
-            values[step.slot] = value
+            values[step.slot] = value = execute(step, values)
             shapes[step.slot] = value.shape if isinstance(value, Tensor) else _shapes(value)
             if frees:
                 for slot in frees[index]:
                     values[slot] = None
     return done
+
+
+def execute(step: ForwardStep, values: Sequence[Any]) -> Any:
+    """What the step's op returns for these values."""
+    if step.flat is None:
+        return step.function(*resolve(step.args, values), **resolve(step.kwargs, values))
+    return step.function(*[a if slot is None else values[slot] for slot, a in zip(step.flat, step.args, strict=True)])
 
 
 def _shapes(value: Any) -> Any:
@@ -75,7 +77,7 @@ def run_relevance(
 ) -> dict[int, Any]:
     """One relevance pass: seeds by slot in, relevance by slot out for the slots in `keep`.
 
-    books: where the sums go (None: no check). consume: free every activation after its last reader. through: slot
+    books: where the sums go (None: no check). consume: the activations were kept by `thrift`, and each is freed after its last reader. through: slot
     -> a mask of what goes on from there; the rest is booked under ``through:<node>``.
     """
     pending: dict[int, Any] = dict(seeds)
@@ -83,10 +85,16 @@ def run_relevance(
     values = list(activations.values) if consume else activations.values
     if consume:
         activations.values = []
-    last_reader = _last_readers(plan) if consume else {}
+    saving = thrift(plan) if consume else None
     slots_of_steps = {step.slot for step in plan.steps}
     with torch.no_grad():
         for index, step in enumerate(plan.steps):
+            if saving is not None:
+                for again in saving.rebuild[index]:
+                    values[again.slot] = execute(again, values)
+                if index:
+                    for slot in saving.frees[index - 1]:
+                        values[slot] = None
             r = pending.pop(step.slot, None)
             if r is None:
                 continue
@@ -108,8 +116,6 @@ def run_relevance(
                 error.add_note(f"in the rule for {_where(step)}")
                 raise
             _deliver(step, shares, pending, activations.shapes, books)
-            for slot in last_reader.get(index, ()):
-                values[slot] = None
     for slot, r in pending.items():  # what is left lies on inputs
         if slot not in slots_of_steps:
             if books is not None:
@@ -163,26 +169,10 @@ def _filled(r: list[Any], shapes: Any, dtype: torch.dtype, activations: Activati
 def _check_shape(step: RelevanceStep, name: str, share: Any, shape: Any) -> None:
     if isinstance(share, Tensor) and share.shape != shape:
         raise RuleError(
-            f"the rule for {_where(step)} returned shape {list(share.shape)} for operand {name!r} of shape {list(shape)}; "
-            "sum broadcast dimensions back"
+            f"the rule for {_where(step)} returned shape {list(share.shape)} for operand {name!r} "
+            f"of shape {list(shape)}; sum broadcast dimensions back"
         )
 
 
 def _where(step: RelevanceStep) -> str:
     return f"{op_name(step.node.target)} at node {step.node.name!r} (pack {step.row.pack or '?'}, kind {step.row.kind})"
-
-
-def _last_readers(plan: Plan) -> dict[int, list[int]]:
-    last: dict[int, int] = {}
-    for index, step in enumerate(plan.steps):
-        for slot in step.reads:
-            last[slot] = index
-    order: dict[int, list[int]] = {}
-    for slot, index in last.items():
-        order.setdefault(index, []).append(slot)
-    return order
-
-
-def slots_of(plan: Plan, names: Iterable[str]) -> frozenset[int]:
-    """The slots of nodes by name."""
-    return frozenset(plan.layout.slots[name] for name in names)

@@ -8,7 +8,7 @@ import logging
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,6 +17,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from dlb_core.errors import TraceError
+from dlb_core.kernel.ops import traced_shape
 from dlb_core.kernel.program import Input, Parameter, Program, canonical_call, input_names
 
 log = logging.getLogger("dlb")
@@ -120,9 +121,9 @@ def _export(
         try:
             with without_cache(model):
                 return torch.export.export(
-                    model, call_args, call_kwargs, dynamic_shapes=shapes if dims else None, strict=False
+                    model, call_args, call_kwargs, dynamic_shapes=cast(Any, shapes if dims else None), strict=False
                 )
-        except Exception as error:  # torch.export raises a dozen unrelated types
+        except Exception as error:  # noqa: BLE001 - torch.export raises a dozen unrelated types
             last = error
             log.info("export %s failed: %s", label, _first_line(error))
     raise _trace_error(model, args, kwargs, last) from last
@@ -163,7 +164,7 @@ def _trace_error(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     try:
         with without_cache(model):
             model(*args, **kwargs)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything, and we report it
         return TraceError(
             f"the model itself fails on this input, before any tracing: {type(error).__name__}: {error}{_place(error)}"
         )
@@ -250,8 +251,7 @@ def _input(name: str, arg: Any, nodes: Mapping[str, fx.Node]) -> Input:
     value = node.meta["val"]
     if not isinstance(value, Tensor):
         return Input(name, None, constant=value)
-    shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
-    return Input(name, node, shape, value.dtype)
+    return Input(name, node, traced_shape(value), value.dtype)
 
 
 def _upper_bounds(exported: ExportedProgram) -> dict[str, int]:

@@ -27,7 +27,8 @@ def _magnitude(x: Tensor, mode: BoundMode) -> Tensor:
 def _portion(r: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
     """s = R / n, and the relevance of outputs that no weight reaches (n = 0)."""
     nothing = n == 0
-    return r / (n + nothing), (r * nothing).sum()
+    unreached = (r * nothing).sum()
+    return r / n.masked_fill_(nothing, 1), unreached  # n is ours: it was just computed
 
 
 def _linear(v: LinearView, r: Tensor, mode: BoundMode) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:

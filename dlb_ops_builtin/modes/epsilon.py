@@ -12,9 +12,10 @@ from dlb_core.rules import BoundMode, LinearView, Mode, NormaliseView, Shares, S
 
 def share_out(r: Tensor, y: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """s = R / stab(y) with stab(y) = y + eps * sign(y), sign(0) = 1; and what the stabiliser keeps of R."""
-    push = torch.copysign(torch.full((), eps, dtype=y.dtype, device=y.device), y)
-    s = r / (y + push)
-    return s, (s * push).sum()
+    stabilised = torch.copysign(torch.full((), eps, dtype=y.dtype, device=y.device), y).add_(y)
+    s = r / stabilised
+    del stabilised
+    return s, eps * (s.sum() - 2 * torch.where(torch.signbit(y), s, 0).sum())
 
 
 @formula(reads=("x", "weight", "bias", "output"))
@@ -49,7 +50,7 @@ def sum_(k: SumView, r: Tensor, mode: BoundMode) -> Shares:
         terms = {name: term for name, term in terms.items() if name in k.receivers}
     if len(terms) == 1:
         return Shares({name: k.back(name, r) for name in terms})
-    s, stabiliser = share_out(r, sum(terms.values()), mode.eps)  # type: ignore[arg-type]
+    s, stabiliser = share_out(r, sum(terms.values()), mode.eps)
     return Shares({name: k.back(name, s * term) for name, term in terms.items()}, stabiliser=stabiliser)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, fx
 
 from dlb_core.rules import Linear, Parameter, Program, Registry, op_name
@@ -47,36 +46,44 @@ def _foldable(layer: fx.Node, norm: fx.Node, program: Program, registry: Registr
 
 
 def _fold(program: Program, layer: fx.Node, norm: fx.Node) -> None:
-    _, gain, beta, mean, var = norm.args[:5]
     eps = norm.args[7]
-    weight, bias = layer.args[1], layer.args[2] if len(layer.args) > 2 else None
+    assert isinstance(eps, float)
+    weight, bias = (
+        _parameter(program, layer.args[1]),
+        _parameter(program, layer.args[2] if len(layer.args) > 2 else None),
+    )
+    gain, beta, mean, var = (_parameter(program, a) for a in norm.args[1:5])
+    assert weight is not None
+    present = [p for p in (weight, bias, gain, beta, mean, var) if p is not None]
 
-    def parameter(node: object) -> Parameter | None:
-        return program.parameters[node.name] if isinstance(node, fx.Node) else None
-
-    w, b, g, be, m, v = (parameter(a) for a in (weight, bias, gain, beta, mean, var))
-    assert w is not None and m is not None and v is not None
-    sources = [p for p in (w, b, g, be, m, v) if p is not None]
-
-    def named(values: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        return {name: value.double() for name, value in zip((p.name for p in sources), values, strict=True)}
-
-    def scale(t: dict[str, Tensor]) -> Tensor:
-        inverse = (t[v.name] + eps).rsqrt()
-        return inverse if g is None else inverse * t[g.name]
+    def unpack(values: tuple[Tensor, ...]) -> list[Tensor | None]:
+        """The six tensors in float64, None where the layer has none."""
+        given = iter(values)
+        return [None if p is None else next(given).double() for p in (weight, bias, gain, beta, mean, var)]
 
     def new_weight(*values: Tensor) -> Tensor:
-        t = named(values)
-        shaped = scale(t).reshape(-1, *[1] * (t[w.name].dim() - 1))
-        return (t[w.name] * shaped).to(w.tensor.dtype)
+        w, _, g, _, _, v = unpack(values)
+        assert w is not None and v is not None  # noqa: PT018
+        return (w * _scale(g, v, eps).reshape(-1, *[1] * (w.dim() - 1))).to(weight.tensor.dtype)
 
     def new_bias(*values: Tensor) -> Tensor:
-        t = named(values)
-        before = t[b.name] if b is not None else torch.zeros_like(t[m.name])
-        after = t[be.name] if be is not None else torch.zeros_like(before)
-        return ((before - t[m.name]) * scale(t) + after).to(w.tensor.dtype)
+        _, b, g, shift, m, v = unpack(values)
+        assert m is not None and v is not None  # noqa: PT018
+        folded = ((0 if b is None else b) - m) * _scale(g, v, eps)
+        return (folded if shift is None else folded + shift).to(weight.tensor.dtype)
 
-    folded_weight = program.derive(w.name, sources, new_weight)
-    folded_bias = program.derive((be or m).name, sources, new_bias)
+    named = beta or mean
+    assert named is not None
+    folded_weight = program.derive(weight.name, present, new_weight)
+    folded_bias = program.derive(named.name, present, new_bias)
     layer.args = (layer.args[0], folded_weight, folded_bias, *layer.args[3:])
     program.drop(norm, layer)
+
+
+def _parameter(program: Program, node: object) -> Parameter | None:
+    return program.parameters[node.name] if isinstance(node, fx.Node) else None
+
+
+def _scale(gain: Tensor | None, var: Tensor, eps: float) -> Tensor:
+    inverse = (var + eps).rsqrt()
+    return inverse if gain is None else inverse * gain

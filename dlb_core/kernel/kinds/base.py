@@ -60,6 +60,7 @@ class Row:
     """
 
     kind: ClassVar[str] = "row"
+    cheap: ClassVar[bool] = False  # cheaper to compute again than to keep
     op: str
     forward: Callable[..., Any] | None = None
     device: str | None = None

@@ -56,6 +56,7 @@ class Move(Row):
     """
 
     kind: ClassVar[str] = "move"
+    cheap: ClassVar[bool] = True
     default_formula: ClassVar[Formula | None] = Formula(_move_back, reads=lambda mode: ("kept",))
     x: tuple[str, ...]
     back: Callable[[Any, Call], Any] | None = None

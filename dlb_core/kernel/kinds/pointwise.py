@@ -24,6 +24,7 @@ class Elementwise(Row):
     """One-to-one: relevance passes. With several names the first operand that may receive takes all."""
 
     kind: ClassVar[str] = "elementwise"
+    cheap: ClassVar[bool] = True
     default_formula: ClassVar[Formula | None] = Formula(_pass_on)
     x: tuple[str, ...]
 
@@ -48,6 +49,7 @@ class Product(Row):
     """A pointwise product: identity by a constant, all to the signal beside a gate, else half to each."""
 
     kind: ClassVar[str] = "product"
+    cheap: ClassVar[bool] = True
     default_formula: ClassVar[Formula | None] = Formula(_halves)
     a: str
     b: str
@@ -90,6 +92,7 @@ class Sum(Row):
     """y = sum_k f_k x_k, broadcasting; `factors(call)` gives the f_k that are not 1 (sub, alpha=)."""
 
     kind: ClassVar[str] = "sum"
+    cheap: ClassVar[bool] = True
     x: tuple[str, ...]
     factors: Callable[[Call], Mapping[str, Any]] | None = None
 

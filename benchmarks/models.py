@@ -1,0 +1,51 @@
+"""The models that are measured: real shapes, random weights."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import torchvision_stub
+
+torchvision_stub.register()
+
+
+def resnet18() -> tuple[nn.Module, tuple[Tensor, ...]]:
+    from torchvision.models import resnet18
+
+    return resnet18(), (torch.randn(4, 3, 224, 224),)
+
+
+def bert_base() -> tuple[nn.Module, tuple[Tensor, ...]]:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    ids = torch.randint(0, 30522, (2, 128))
+    return BertForSequenceClassification(BertConfig()), (ids, torch.ones_like(ids))
+
+
+def llama_512x8() -> tuple[nn.Module, tuple[Tensor, ...]]:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=512,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        intermediate_size=1376,
+        vocab_size=8000,
+        use_cache=False,
+    )
+    ids = torch.randint(0, 8000, (2, 128))
+    return LlamaForCausalLM(config), (ids, torch.ones_like(ids))
+
+
+MODELS: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {
+    "ResNet-18, 224 px, batch 4": resnet18,
+    "BERT 768 x 12, 128 tokens, batch 2": bert_base,
+    "LLaMA-shaped 512 x 8, 128 tokens, batch 2": llama_512x8,
+}

@@ -1,0 +1,132 @@
+"""`dlb explain`: load, run, write the result folder whole, print the page."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from dlb_core.backtrace import DLBacktrace
+from dlb_core.cli.failure import UsageError
+from dlb_core.cli.findings import as_document, prediction, strongest
+from dlb_core.cli.folder import check_folder, new_folder
+from dlb_core.cli.inputs import Inputs, read_inputs
+from dlb_core.cli.models import LoadedModel, code_folder, load_model, user_code
+from dlb_core.cli.options import mode_options, target
+from dlb_core.cli.page import print_page
+from dlb_core.cli.screen import heading, print_json, screen, show, table
+from dlb_core.explanation import HEAD, TENSORS, Explanation
+
+Files = list[tuple[str, str]]
+
+
+def explain(args: argparse.Namespace) -> int:
+    """Runs the command; everything that can be refused is refused before the model runs."""
+    options, wanted = mode_options(args), target(args.targets)
+    if args.top < 1:
+        raise UsageError(f"--top {args.top}: must be at least 1")
+    folder = Path(args.out)
+    if not args.plan:
+        check_folder(folder)
+    with user_code(code_folder(args.model)):
+        loaded = load_model(args.model, trust=args.trust)
+        inputs = read_inputs(args, loaded.dtype)
+        device = _device(args.device, loaded.device)
+        dlb = _trace(loaded, inputs, args)
+        if args.plan:
+            plan = dlb.plan(args.mode, **({"bias": args.bias} if args.bias else {}), **options)
+        else:
+            explanation = dlb.explain(
+                *_positional(inputs, device),
+                mode=args.mode,
+                target=wanted,
+                task=args.task,
+                multiplier=args.multiplier,
+                seed=args.seed,
+                bias=args.bias,
+                mode_options=options,
+            )
+    if args.plan:
+        return _show_plan(plan.table(), args)
+    files, notes = _write(explanation, inputs, dlb.input_names, folder)
+    tensors = {name: tensor for name, (tensor, _) in inputs.labelled(dlb.input_names).items()}
+    predicted = prediction(explanation.output, args.task)
+    strong = strongest(explanation, tensors, args.top)
+    if args.json:
+        document = as_document(explanation, predicted, strong)
+        listed = [{"path": path, "what": what} for path, what in files]
+        print_json({"model": args.model, **document, "files": listed, "notes": notes})
+    else:
+        print_page(screen(), args.model, explanation, predicted, strong, files, notes)
+    return 0
+
+
+def _trace(loaded: LoadedModel, inputs: Inputs, args: argparse.Namespace) -> DLBacktrace:
+    if not inputs.tensors and not (args.plan and isinstance(loaded.model, ExportedProgram)):
+        raise UsageError("there is nothing to explain: give at least one --input FILE")
+    output = int(args.output) if args.output is not None and args.output.isdecimal() else args.output
+    return DLBacktrace(loaded.model, inputs.call(loaded.device), device=args.device, output=output)
+
+
+def _positional(inputs: Inputs, device: torch.device) -> tuple[Any, ...]:
+    """One dict for named inputs: as keyword arguments they could meet names that `explain` has itself."""
+    call = inputs.call(device)
+    return (call,) if isinstance(call, dict) else call
+
+
+def _device(asked: str, home: torch.device) -> torch.device:
+    """The device of --device. Raises `UsageError` where this machine or this torch has none of that name."""
+    if asked == "auto":
+        return home
+    try:
+        return torch.empty(0, device=asked).device
+    except (RuntimeError, AssertionError) as error:  # torch raises either, by kind of device
+        raise UsageError(f"--device {asked} cannot be used here: {str(error).splitlines()[0]}") from None
+
+
+def _write(explanation: Explanation, inputs: Inputs, names: list[str], folder: Path) -> tuple[Files, list[str]]:
+    """Saves into `folder`, all of it or nothing; path and content of each file, and what there is to note."""
+    files: Files = [
+        (str(folder / HEAD), "ledger, target, mode, options"),
+        (str(folder / TENSORS), "relevance of the inputs, output of the model"),
+    ]
+    notes: list[str] = []
+    with new_folder(folder) as work:
+        explanation.save(work)
+        for name, (tensor, view) in inputs.labelled(names).items():
+            relevance = explanation.inputs.get(name)
+            if relevance is None or not _is_image(tensor):
+                continue
+            try:
+                from dlb_core.heatmap import check_pillow, heatmap
+
+                check_pillow()
+            except ImportError as error:
+                notes.append(f"no heat map of {name}: {error}")
+                continue
+            shown = tensor if view is None else view(tensor)
+            for sample in range(len(tensor)):
+                number = f"-{sample}" if len(tensor) > 1 else ""
+                file = f"heatmap-{re.sub(r'[^A-Za-z0-9._-]', '_', name)}{number}.png"
+                title = f"relevance, {explanation.mode}"
+                heatmap(relevance[sample], shown[sample], title=title).save(work / file)
+                files.append((str(folder / file), f"heat map of {name}" + (f", sample {sample}" if number else "")))
+    return files, notes
+
+
+def _is_image(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.dim() == 4 and tensor.shape[1] in (1, 3) and tensor.numel() > 0
+
+
+def _show_plan(plan: Any, args: argparse.Namespace) -> int:
+    if args.json:
+        print_json({"model": args.model, "mode": args.mode, "plan": plan.records()})
+    else:
+        rows = [[value if value != "" else "-" for value in row] for row in plan]
+        show(screen(), heading(args.model, plan.title), table(plan.columns, rows))
+    return 0

@@ -1,0 +1,100 @@
+"""What is worth telling of an explanation, as plain data: the prediction, the ledger, the strongest inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlb_core.cli.books import ledger_lines
+from dlb_core.explanation import Explanation
+
+CLASSES = 5  # shown per sample
+VALUES = 8  # an output of at most so many numbers is shown whole
+VALUE_TASKS = ("regression", "bbox-regression", "binary-classification")
+
+
+@dataclass(frozen=True)
+class Strong:
+    """One element of an input: where it is, its value, its relevance, and its share of the seed in per cent."""
+
+    input: str
+    index: tuple[int, ...]
+    value: float | int | bool | None
+    relevance: float
+    share: float | None
+
+
+def prediction(output: Tensor, task: str) -> dict[str, Any]:
+    """The output in a few numbers; of [B, C] the top classes of each sample with probabilities."""
+    output = output.detach().cpu().double()
+    summary: dict[str, Any] = {"shape": list(output.shape)}
+    if output.dim() == 2 and output.shape[1] > 1 and task not in VALUE_TASKS:
+        probabilities = output if _are_probabilities(output) else output.softmax(1)
+        top = probabilities.topk(min(CLASSES, output.shape[1]), dim=1)
+        summary["classes"] = [
+            [
+                {"class": c, "probability": p, "output": float(sample[c])}
+                for c, p in zip(classes.tolist(), values.tolist(), strict=True)
+            ]
+            for sample, classes, values in zip(output, top.indices, top.values, strict=True)
+        ]
+    elif output.numel() <= VALUES:
+        summary["values"] = output.tolist()
+    else:
+        summary |= {"min": float(output.min()), "mean": float(output.mean()), "max": float(output.max())}
+    return summary
+
+
+def strongest(explanation: Explanation, values: Mapping[str, Tensor], top: int) -> list[Strong]:
+    """The `top` elements of all inputs with the largest |relevance|; those without relevance are left out."""
+    seed = explanation.ledger.seed
+    found: list[Strong] = []
+    for name, relevance in explanation.inputs.items():
+        flat = relevance.detach().cpu().flatten()
+        value = values[name].detach().cpu().flatten() if name in values else None
+        for position in flat.abs().topk(min(top, flat.numel())).indices.tolist():
+            amount = float(flat[position])
+            index = tuple(int(i) for i in torch.unravel_index(torch.tensor(position), relevance.shape))
+            share = 100 * amount / seed if seed else None
+            found.append(Strong(name, index, None if value is None else value[position].item(), amount, share))
+    return sorted((s for s in found if s.relevance), key=lambda s: -abs(s.relevance))[:top]
+
+
+def as_document(explanation: Explanation, predicted: Mapping[str, Any], strong: list[Strong]) -> dict[str, Any]:
+    """The findings for `--json`; the ledger whole, with shares that sum to 100.00."""
+    ledger = explanation.ledger
+    return {
+        "mode": explanation.mode,
+        "options": dict(explanation.options),
+        "prediction": dict(predicted),
+        "target": _plain_target(explanation.target),
+        "ledger": {
+            "seed": ledger.seed,
+            "inputs": dict(ledger.inputs),
+            "accounts": dict(ledger.accounts),
+            "residual": ledger.residual,
+            "gain": ledger.gain,
+            "shares": [
+                {"account": line.account, "units": line.units, "share": line.share}
+                for line in ledger_lines(ledger, most=None)
+            ],
+        },
+        "strongest": [
+            {"input": s.input, "index": list(s.index), "value": s.value, "relevance": s.relevance, "share": s.share}
+            for s in strong
+        ],
+    }
+
+
+def _are_probabilities(output: Tensor) -> bool:
+    return bool((output >= 0).all()) and bool(((output.sum(1) - 1).abs() < 1e-4).all())
+
+
+def _plain_target(target: Any) -> Any:
+    if isinstance(target, Tensor):
+        return f"weights {list(target.shape)}"
+    return [_plain_target(t) for t in target] if isinstance(target, (list, tuple)) else target

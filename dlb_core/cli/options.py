@@ -1,0 +1,50 @@
+"""Values of the command line that have a grammar of their own: --option and --target."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from typing import Any
+
+from dlb_core.cli.failure import UsageError
+
+WORDS = {"none": None, "null": None, "true": True, "false": False}
+
+
+def mode_options(args: argparse.Namespace) -> dict[str, Any]:
+    """``--option key=value ...`` as a dictionary: numbers, true, false, none, else text. Raises `UsageError`."""
+    options: dict[str, Any] = {}
+    for text in args.options:
+        key, sign, value = text.partition("=")
+        if not sign or not key.isidentifier():
+            raise UsageError(f"--option {text}: give KEY=VALUE, e.g. eps=1e-4; `dlb modes` lists the keys")
+        if key in options or (key == "bias" and args.bias):
+            raise UsageError(f"--option {text}: {key} is given twice")
+        options[key] = _value(value)
+    return options
+
+
+def target(texts: list[str] | None) -> int | tuple[int, ...] | list[Any] | None:
+    """``--target 3`` is a class, ``--target 4,3`` a position and a class; several are one per sample."""
+    if texts is None:
+        return None
+    parts = [_index(text) for text in texts]
+    return parts[0] if len(parts) == 1 else parts
+
+
+def _index(text: str) -> int | tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--target {text}: give a class (3) or a position and a class (4,3)") from None
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _value(text: str) -> Any:
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if isinstance(value, (int, float)) else text

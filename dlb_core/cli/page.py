@@ -1,0 +1,137 @@
+"""The page that `dlb explain` prints: prediction, ledger, strongest inputs, files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from dlb_core.cli.books import ledger_lines, units_text
+from dlb_core.cli.findings import Strong
+from dlb_core.cli.screen import aligned, heading, show, table
+from dlb_core.explanation import Explanation
+
+SAMPLES = 8  # of a batch, shown on the page; --json has all
+BAR_WIDTH = 24
+
+
+def print_page(
+    console: Console,
+    title: str,
+    explanation: Explanation,
+    predicted: Mapping[str, Any],
+    strong: Sequence[Strong],
+    files: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+) -> None:
+    """Everything, in the order a reader asks for it."""
+    options = ", ".join(f"{k}={'none' if v is None else v}" for k, v in explanation.options.items())
+    console.print(heading(title, f"mode {explanation.mode}" + (f" ({options})" if options else "")))
+    console.print()
+    _print_prediction(console, predicted, explanation.target)
+    _print_ledger(console, explanation)
+    _print_strongest(console, strong)
+    show(console, heading("written"), table(("file", "what"), files))
+    for note in notes:
+        console.print(heading("note", note))
+
+
+def _print_prediction(console: Console, predicted: Mapping[str, Any], target: Any) -> None:
+    shape = f"output {predicted['shape']}"
+    if "classes" not in predicted:
+        values = predicted.get("values")
+        text = (
+            str(_rounded(values))
+            if values is not None
+            else "  ".join(f"{key} {predicted[key]:.4g}" for key in ("min", "mean", "max"))
+        )
+        console.print(heading("prediction", shape))
+        console.print(Text(text))
+        console.print(Text(f"explained: {_target_text(target)}\n"))
+        return
+    samples = predicted["classes"]
+    several = len(samples) > 1
+    shown = [classes[: 1 if len(samples) > 3 else None] for classes in samples[:SAMPLES]]
+    outputs = iter(aligned([entry["output"] for classes in shown for entry in classes]))
+    rows: list[list[Any]] = []
+    for index, classes in enumerate(shown):
+        sample = [index] if several else []
+        chosen = _of_sample(target, index)
+        for entry in classes:
+            mark = Text("explained", "bold") if entry["class"] == chosen else ""
+            bar = _bar(entry["probability"], mark)
+            rows.append([*sample, entry["class"], f"{100 * entry['probability']:.2f} %", next(outputs), bar])
+        if chosen not in [entry["class"] for entry in classes]:
+            rows.append([*sample, "", "", "", Text(f"explained: {_target_text(chosen)}", "bold")])
+    columns = [*(["sample"] if several else []), "class", "probability", "output", ""]
+    rest = f", first {SAMPLES} of {len(samples)} samples" if len(samples) > SAMPLES else ""
+    show(
+        console,
+        heading("prediction", shape + rest),
+        table(columns, rows, right=("sample", "class", "probability", "output")),
+    )
+
+
+def _print_ledger(console: Console, explanation: Explanation) -> None:
+    ledger = explanation.ledger
+    lines = ledger_lines(ledger)
+    units = units_text(lines, ledger.seed)
+    rows = [[line.account, text, line.share_text] for line, text in zip(lines, units, strict=False)]
+    rows.append(["= seed", units[-1], "100.00 %" if ledger.seed else "-"])
+    detail = f"where the seed of {ledger.seed:.6g} units went"
+    if ledger.gain > 1.005:  # contributions of both signs: the sum alone would hide their size
+        detail += f"; sum of |relevance| at the inputs is {ledger.gain:.3g} x the seed's"
+    show(
+        console,
+        heading("ledger", detail),
+        table(("account", "units", "share"), rows, right=("units", "share"), total=True),
+    )
+
+
+def _print_strongest(console: Console, strong: Sequence[Strong]) -> None:
+    several = len({s.input for s in strong}) > 1
+    relevance = aligned([s.relevance for s in strong], sign="+")
+    values = aligned([s.value for s in strong if s.value is not None])
+    rows = [
+        [
+            *([s.input] if several else []),
+            f"[{', '.join(map(str, s.index))}]",
+            "" if s.value is None else values.pop(0),
+            units,
+            "-" if s.share is None else f"{s.share:.2f} %",
+        ]
+        for s, units in zip(strong, relevance, strict=True)
+    ]
+    columns = [*(["input"] if several else []), "index", "value", "relevance", "share"]
+    detail = f"of {strong[0].input}" if strong and not several else "" if strong else "no input received any relevance"
+    show(
+        console,
+        heading("strongest inputs", detail),
+        table(columns, rows, right=("value", "relevance", "share")) if rows else None,
+    )
+
+
+def _bar(probability: float, mark: Text | str) -> Text:
+    filled = round(BAR_WIDTH * probability)
+    return Text.assemble(("#" * filled, "blue"), " " if filled and mark else "", mark)
+
+
+def _of_sample(target: Any, index: int) -> Any:
+    """The target of one sample; one that was given for all is not a list."""
+    return target[index] if isinstance(target, list) and index < len(target) else target
+
+
+def _target_text(target: Any) -> str:
+    if target is None:
+        return "the whole output"
+    if isinstance(target, tuple):
+        return ", ".join(map(str, target))
+    if isinstance(target, list) and len(target) > SAMPLES:
+        return f"{target[:SAMPLES]} and {len(target) - SAMPLES} more"
+    return str(target[0] if isinstance(target, list) and len(target) == 1 else target)
+
+
+def _rounded(values: Any) -> Any:
+    return [_rounded(v) for v in values] if isinstance(values, list) else float(f"{values:.5g}")

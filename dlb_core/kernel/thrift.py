@@ -1,0 +1,90 @@
+"""What an explanation keeps between its two passes: what is cheap to make again is made again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from torch import Tensor
+
+from dlb_core.kernel.call import references
+from dlb_core.kernel.kinds import Move
+from dlb_core.kernel.ops import size_hint
+from dlb_core.kernel.plan import ForwardStep, Plan
+
+
+@dataclass(frozen=True)
+class Thrift:
+    """What outlives the forward pass, and what happens to it.
+
+    keep: the slots that stay. rebuild, frees: by relevance step, what is made again before it and what nobody reads
+    after it.
+    """
+
+    keep: frozenset[int]
+    rebuild: tuple[tuple[ForwardStep, ...], ...]
+    frees: tuple[tuple[int, ...], ...]
+
+
+@lru_cache(maxsize=64)
+def thrift(plan: Plan) -> Thrift:
+    """An activation is made again when its kind is cheap (pointwise, a move) and its operands are kept anyway.
+
+    A chain of moves may also be made again from a root that is smaller than its end (keys that were repeated for
+    grouped queries); the root is then kept instead.
+    """
+    recipes, keep = _recipes(plan)
+    rebuild: list[tuple[ForwardStep, ...]] = []
+    last: dict[int, int] = {}
+    made: set[int] = set()
+    for index, step in enumerate(plan.steps):
+        here = [s for slot in sorted(step.reads) for s in recipes.get(slot, ()) if s.slot not in made]
+        rebuild.append(tuple(dict.fromkeys(here)))
+        made.update(s.slot for s in here)
+        last |= dict.fromkeys(step.reads, index)
+        for again in here:
+            last |= dict.fromkeys((again.slot, *_operands(again)), index)
+    frees: list[list[int]] = [[] for _ in plan.steps]
+    for slot, index in last.items():
+        frees[index].append(slot)
+    return Thrift(frozenset(keep), tuple(rebuild), tuple(map(tuple, frees)))
+
+
+def _operands(step: ForwardStep) -> set[int]:
+    return set(references((step.args, dict(step.kwargs))))
+
+
+def _recipes(plan: Plan) -> tuple[dict[int, tuple[ForwardStep, ...]], set[int]]:
+    """Slot -> the steps that make it again, and what has to be kept for all of them."""
+    layout = plan.layout
+    lasting = {layout.slots[n.name] for n in layout.nodes if n.op == "placeholder"}  # inputs outlive the call
+    forward = {step.slot: step for step in layout.forward}
+    recipes: dict[int, tuple[ForwardStep, ...]] = {}
+    keep: set[int] = set()
+    for slot in sorted(plan.reads):
+        row = layout.rows[slot]
+        if row is not None and row.cheap:
+            step = forward[slot]
+            steady = lasting | {s for s in plan.reads if s not in recipes and s < slot}
+            if _operands(step) <= steady:
+                recipes[slot] = (step,)
+            elif (chain := _moves_from_smaller(plan, forward, slot)) is not None:
+                recipes[slot] = chain
+                keep |= {s for again in chain for s in _operands(again)} - {again.slot for again in chain}
+    return recipes, keep | (plan.reads - recipes.keys())
+
+
+def _moves_from_smaller(plan: Plan, forward: dict[int, ForwardStep], slot: int) -> tuple[ForwardStep, ...] | None:
+    layout = plan.layout
+    chain: list[ForwardStep] = []
+    root = slot
+    while isinstance(layout.rows[root], Move):
+        step = forward[root]
+        tensors = [s for s in _operands(step) if isinstance(layout.nodes[s].meta.get("val"), Tensor)]
+        if len(tensors) != 1:
+            return None
+        chain.insert(0, step)
+        root = tensors[0]
+    before, after = size_hint(layout.nodes[root]), size_hint(layout.nodes[slot])
+    return tuple(chain) if before is not None and after is not None and before < after else None
+

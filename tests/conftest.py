@@ -1,0 +1,16 @@
+"""What every test runs under: a torchvision that imports, few threads, the same examples on every run."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torchvision_stub
+from hypothesis import HealthCheck, settings
+
+torchvision_stub.register()
+# Several test processes share the cores; `OMP_NUM_THREADS` decides when it is given.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+
+settings.register_profile("dlb", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dlb")

@@ -1,0 +1,87 @@
+"""Arguments for the linear and bilinear rows."""
+
+from __future__ import annotations
+
+import torch
+
+from ..case import Arguments, Case
+from ..tensors import Tensors
+
+aten = torch.ops.aten
+
+
+def _dense(t: Tensors) -> Arguments:
+    return {"input": t(2, 3, 4), "weight": t(5, 4), "bias": t(5)}
+
+
+def _dense_without_bias(t: Tensors) -> Arguments:
+    return {"input": t(4), "weight": t(5, 4)}
+
+
+def _conv1d(t: Tensors) -> Arguments:
+    window = {"stride": [2], "padding": [1], "dilation": [2], "groups": 2}
+    return {"input": t(2, 4, 9), "weight": t(6, 2, 3), "bias": t(6), **window}
+
+
+def _conv2d(t: Tensors) -> Arguments:
+    window = {"stride": [1, 2], "padding": [2, 1], "dilation": [2, 1], "groups": 2}
+    return {"input": t(2, 4, 5, 6), "weight": t(4, 2, 3, 2), "bias": t(4), **window}
+
+
+def _conv2d_alone(t: Tensors) -> Arguments:
+    return {"input": t(2, 5, 5), "weight": t(3, 2, 3, 3), "bias": t(3), "padding": [1]}
+
+
+def _conv3d(t: Tensors) -> Arguments:
+    return {"input": t(1, 2, 3, 4, 4), "weight": t(3, 2, 2, 2, 3), "bias": t(3), "stride": [2], "padding": [1, 0, 1]}
+
+
+def _matrices(t: Tensors) -> Arguments:
+    return {"self": t(3, 4), "mat2": t(4, 2)}
+
+
+def _batches(t: Tensors) -> Arguments:
+    return {"self": t(2, 3, 4), "mat2": t(2, 4, 2)}
+
+
+def _heads(t: Tensors) -> Arguments:
+    return {"self": t(2, 1, 3, 4), "other": t(3, 4, 2)}
+
+
+def _vectors(t: Tensors) -> Arguments:
+    return {"self": t(4), "other": t(4)}
+
+
+def _averages(t: Tensors) -> Arguments:
+    window = {"kernel_size": [3, 2], "stride": [2, 1], "padding": [1, 1], "ceil_mode": True}
+    return {"self": t(2, 3, 6, 5), **window, "count_include_pad": False}
+
+
+def _both_and_each(op: object, arguments: object, a: str, b: str) -> list[Case]:
+    return [Case(op, arguments, active) for active in ((a, b), (a,), (b,))]
+
+
+CASES: list[Case] = [
+    Case(aten.linear.default, _dense, ("input",)),
+    Case(aten.linear.default, _dense, ("input", "weight", "bias")),
+    Case(aten.linear.default, _dense, ("input", "bias")),
+    Case(aten.linear.default, _dense, ("weight",)),
+    Case(aten.linear.default, _dense_without_bias, ("input",), "no bias"),
+    Case(aten.conv1d.default, _conv1d, ("input",)),
+    Case(aten.conv1d.default, _conv1d, ("input", "weight"), "made weights"),
+    Case(aten.conv2d.default, _conv2d, ("input",)),
+    Case(aten.conv2d.default, _conv2d_alone, ("input",), "no batch"),
+    Case(aten.conv3d.default, _conv3d, ("input",)),
+    *_both_and_each(aten.matmul.default, _heads, "self", "other"),
+    *_both_and_each(aten.matmul.default, _vectors, "self", "other"),
+    *_both_and_each(aten.mm.default, _matrices, "self", "mat2"),
+    *_both_and_each(aten.bmm.default, _batches, "self", "mat2"),
+    Case(aten.mean.dim, lambda t: {"self": t(2, 3, 4), "dim": [0, -1], "keepdim": True}, ("self",)),
+    Case(aten.mean.default, lambda t: {"self": t(2, 3)}, ("self",)),
+    Case(aten.sum.dim_IntList, lambda t: {"self": t(2, 3, 4), "dim": [-2], "keepdim": False}, ("self",)),
+    Case(aten.sum.dim_IntList, lambda t: {"self": t(2, 3), "dim": None}, ("self",), "all"),
+    Case(aten.sum.default, lambda t: {"self": t(2, 3)}, ("self",)),
+    Case(aten.adaptive_avg_pool2d.default, lambda t: {"self": t(2, 3, 5, 7), "output_size": [2, 3]}, ("self",)),
+    Case(aten.avg_pool2d.default, _averages, ("self",)),
+    Case(aten.avg_pool2d.default, lambda t: {"self": t(3, 4, 4), "kernel_size": [2], "divisor_override": 3}, ("self",)),
+]

@@ -1,0 +1,76 @@
+"""Arguments for the moves."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+
+from ..case import Arguments, Case
+from ..tensors import Tensors
+
+aten = torch.ops.aten
+
+
+def _with(*shape: int, **more: Any) -> Any:
+    return lambda t: {"self": t.distinct(*shape), **more}
+
+
+def _listed(*shapes: tuple[int, ...], **more: Any) -> Any:
+    return lambda t: {"tensors": [t.distinct(*shape) for shape in shapes], **more}
+
+
+def _chosen(t: Tensors) -> Arguments:
+    return {"condition": t.mask(4, 1, 3), "self": t.distinct(2, 3), "other": t.distinct(4, 2, 1)}
+
+
+def _filled(t: Tensors) -> Arguments:
+    return {"self": t.distinct(2, 3, 4), "mask": t.mask(3, 1), "value": -5.0}
+
+
+def _gathered(t: Tensors) -> Arguments:
+    return {"self": t.distinct(3, 4), "dim": -1, "index": t.ids(4, 2, 6)}
+
+
+POOL = {"kernel_size": [3, 2], "stride": [2, 2], "padding": [1, 1], "dilation": [1, 2], "ceil_mode": True}
+SAME = [aten.clone, aten.alias, aten.detach, aten.lift_fresh_copy, aten.contiguous]
+
+CASES: list[Case] = [
+    *(Case(op.default, _with(2, 3), ("self",)) for op in SAME),
+    Case(aten._to_copy.default, _with(2, 3, dtype=torch.float64), ("self",)),
+    Case(aten.dropout.default, lambda t: {"input": t.distinct(2, 3), "p": 0.5, "train": False}, ("input",)),
+    Case(aten.view.default, _with(2, 6, size=[3, -1, 2]), ("self",)),
+    Case(aten._unsafe_view.default, _with(2, 6, size=[12]), ("self",)),
+    Case(aten.reshape.default, _with(2, 6, shape=[4, 3]), ("self",)),
+    Case(aten.flatten.using_ints, _with(2, 3, 2, start_dim=-2, end_dim=-1), ("self",)),
+    Case(aten.unflatten.int, _with(2, 6, dim=-1, sizes=[2, -1]), ("self",)),
+    Case(aten.squeeze.default, _with(1, 3, 1), ("self",)),
+    Case(aten.squeeze.dim, _with(1, 3, 1, dim=-1), ("self",)),
+    Case(aten.squeeze.dims, _with(1, 3, 1, dim=[0, -1]), ("self",)),
+    Case(aten.unsqueeze.default, _with(2, 3, dim=-2), ("self",)),
+    Case(aten.transpose.int, _with(2, 3, 4, dim0=-1, dim1=0), ("self",)),
+    Case(aten.t.default, _with(2, 3), ("self",)),
+    Case(aten.t.default, _with(3), ("self",), "vector"),
+    Case(aten.permute.default, _with(2, 3, 4, dims=[-1, 0, 1]), ("self",)),
+    Case(aten.expand.default, _with(1, 3, 1, size=[2, 4, -1, 5]), ("self",)),
+    Case(aten.slice.Tensor, _with(2, 7, dim=-1, start=-6, end=-1, step=2), ("self",)),
+    Case(aten.slice.Tensor, _with(5, 2, start=1), ("self",), "no end"),
+    Case(aten.select.int, _with(2, 3, 4, dim=-2, index=-1), ("self",)),
+    Case(aten.cat.default, _listed((2, 3), (2, 0), (2, 1), dim=-1), ("tensors.0", "tensors.1", "tensors.2")),
+    Case(aten.cat.default, _listed((2, 3), (2, 2), dim=1), ("tensors.1",)),
+    Case(aten.cat.default, _listed((0,), (2, 3)), ("tensors.0", "tensors.1"), "empty beside anything"),
+    Case(aten.stack.default, _listed((2, 3), (2, 3), dim=-1), ("tensors.0", "tensors.1")),
+    Case(aten.stack.default, _listed((2, 3), (2, 3), dim=0), ("tensors.0",)),
+    Case(aten.split.Tensor, _with(2, 5, split_size=2, dim=-1), ("self",)),
+    Case(aten.split.sizes, _with(5, 2, split_size=[1, 4]), ("self",)),
+    Case(aten.split_with_sizes.default, _with(2, 5, split_sizes=[2, 0, 3], dim=1), ("self",)),
+    Case(aten.chunk.default, _with(5, 2, chunks=3, dim=-2), ("self",)),
+    Case(aten.unbind.int, _with(2, 3, dim=-1), ("self",)),
+    Case(operator.getitem, _with(2, 5), ("self",), program=lambda self: aten.split.Tensor(self, 2, 1)[-1]),
+    *(Case(aten.where.self, _chosen, active) for active in (("self", "other"), ("self",), ("other",))),
+    Case(aten.masked_fill.Scalar, _filled, ("self",)),
+    Case(aten.gather.default, _gathered, ("self",)),
+    Case(aten.max_pool2d.default, _with(2, 3, 6, 5, **POOL), ("self",)),
+    Case(aten.max_pool2d.default, _with(3, 4, 4, kernel_size=[2]), ("self",), "no batch"),
+]
