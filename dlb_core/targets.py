@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,10 @@ class Request:
     scaler: float = 1.0
     thresholding: float = 0.5
     model_type: str | None = None
+
+    def at(self, target: Any) -> Request:
+        """The same request for another target."""
+        return dataclasses.replace(self, target=target)
 
     def __post_init__(self) -> None:
         _choose("task", self.task, TASKS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -17,6 +17,8 @@ from dlb_core import DLBacktrace, Ledger, Relevance
 
 MODES = ("default", "epsilon")
 PER_NODE = {torch.float32: 1e-5, torch.float64: 1e-9}
+#: "equal to alone" is a float64 statement; float32 rounds differently, but no sample leaks into another
+EQUAL = {torch.float32: 1e-2, torch.float64: 1e-9}
 PARAMS = [(name, dtype) for name in CASES for dtype in PER_NODE]
 
 
@@ -28,6 +30,13 @@ class Traced:
     dtype: torch.dtype
     model: nn.Module
     dlb: DLBacktrace
+    known: dict[str, Relevance] = field(default_factory=dict)
+
+    def relevance(self, mode: str) -> Relevance:
+        """The explanation of the call in a mode; several tests look at the same one."""
+        if mode not in self.known:
+            self.known[mode] = evaluate(self, mode)
+        return self.known[mode]
 
     def call(self, batch: int = 3, more: int = 4) -> dict[str, Tensor]:
         """Inputs that were not traced."""
@@ -81,7 +90,7 @@ def test_the_traced_forward_equals_the_model(traced: Traced, batch: int, more: i
 
 
 def test_the_ledger_closes_at_every_node_and_end_to_end(traced: Traced, mode: str) -> None:
-    ledger = evaluate(traced, mode).ledger
+    ledger = traced.relevance(mode).ledger
     assert ledger.seed == pytest.approx(300, rel=1e-6)
     assert ledger.by_node
     for entry in ledger.by_node.values():
@@ -94,7 +103,7 @@ def test_the_ledger_closes_at_every_node_and_end_to_end(traced: Traced, mode: st
 
 def test_the_ledger_says_what_the_relevance_says(traced: Traced, mode: str) -> None:
     """The books are kept on the way; summing the result again gives the same units."""
-    relevance = evaluate(traced, mode)
+    relevance = traced.relevance(mode)
     ledger = relevance.ledger
     for name, entry in ledger.by_node.items():
         parts = [t.double() for key, t in leaves(relevance) if key == name]
@@ -120,7 +129,7 @@ def test_each_sample_has_its_own_hundred_units(traced: Traced, mode: str) -> Non
 
 
 def test_default_puts_all_on_the_inputs_and_is_never_negative(traced: Traced) -> None:
-    relevance = evaluate(traced, "default")
+    relevance = traced.relevance("default")
     ledger, kept = relevance.ledger, traced.case.kept
     assert set(ledger.inputs) == set(traced.case.explained)
     stays = sum(ledger.accounts[name] for name in kept)
@@ -132,7 +141,7 @@ def test_default_puts_all_on_the_inputs_and_is_never_negative(traced: Traced) ->
 
 
 def test_epsilon_names_every_sink(traced: Traced) -> None:
-    accounts = evaluate(traced, "epsilon").ledger.accounts
+    accounts = traced.relevance("epsilon").ledger.accounts
     tensors = {*traced.model.state_dict(), *dict(traced.model.named_buffers()), *traced.dlb.graph("epsilon").nodes}
     for account in accounts:
         found = re.fullmatch(r"(bias|constant):(.+)|stabiliser", account)
@@ -143,25 +152,23 @@ def test_epsilon_names_every_sink(traced: Traced) -> None:
 
 
 def test_a_batch_equals_its_samples_alone(traced: Traced, mode: str) -> None:
-    if traced.dtype is not torch.float64:
-        pytest.skip("a float64 statement: float32 differs by rounding")
-    together = evaluate(traced, mode)
+    together = traced.relevance(mode)
     for sample in range(3):
         call = {name: value[sample : sample + 1] for name, value in traced.call().items()}
         alone = traced.dlb.explain(**call, mode=mode, keep="all").relevance
         assert list(alone) == list(together)
         for (name, one), (_, all_of_them) in zip(leaves(alone), leaves(together), strict=True):
-            assert_same(one, all_of_them[sample : sample + 1], 1e-9, f"{name} of sample {sample}")
+            assert_same(one, all_of_them[sample : sample + 1], EQUAL[traced.dtype], f"{name} of sample {sample}")
 
 
 def test_relevance_doubles_when_the_seed_doubles(traced: Traced, mode: str) -> None:
-    once, twice = evaluate(traced, mode), evaluate(traced, mode, 200.0)
+    once, twice = traced.relevance(mode), evaluate(traced, mode, 200.0)
     for (name, one), (_, two) in zip(leaves(once), leaves(twice), strict=True):
         assert_same(2 * one, two, 1e-6 if traced.dtype is torch.float32 else 1e-14, name)
 
 
 def test_the_same_call_twice_is_bit_identical(traced: Traced, mode: str) -> None:
-    first, second = evaluate(traced, mode), evaluate(traced, mode)
+    first, second = traced.relevance(mode), evaluate(traced, mode)
     for (name, one), (_, two) in zip(leaves(first), leaves(second), strict=True):
         assert torch.equal(one, two), name
     assert first.ledger == second.ledger
@@ -169,7 +176,7 @@ def test_the_same_call_twice_is_bit_identical(traced: Traced, mode: str) -> None
 
 def test_relevance_has_the_shape_of_its_node(traced: Traced, mode: str) -> None:
     node_io = traced.dlb.predict(**traced.call())
-    relevance = traced.dlb.evaluation(mode)
+    relevance = traced.relevance(mode)
     for name, value in relevance.items():
         expected = pytree.tree_map(lambda t: t.shape, node_io[name].output)
         assert pytree.tree_map(lambda t: t.shape, value) == expected, name
@@ -179,7 +186,7 @@ def test_relevance_has_the_shape_of_its_node(traced: Traced, mode: str) -> None:
 
 
 def test_explain_equals_predict_and_evaluation(traced: Traced, mode: str) -> None:
-    slow = evaluate(traced, mode)
+    slow = traced.relevance(mode)
     quick = traced.dlb.explain(**traced.call(), mode=mode, keep="inputs")
     assert set(quick.relevance) == {*traced.case.explained, "output"}
     for name, tensor in quick.inputs.items():
@@ -190,12 +197,10 @@ def test_explain_equals_predict_and_evaluation(traced: Traced, mode: str) -> Non
 
 
 def test_several_targets_equal_one_by_one(traced: Traced, mode: str) -> None:
-    if traced.dtype is not torch.float64:
-        pytest.skip("a float64 statement: float32 differs by rounding")
     targets = [(1, 3), (4, 2)] if traced.case.name.startswith("llama") else [0, 2]
     together = traced.dlb.explain(**traced.call(), mode=mode, targets=targets, keep="all")
     for i, target in enumerate(targets):
         alone = traced.dlb.explain(**traced.call(), mode=mode, target=target, keep="all")
         for (name, many), (_, one) in zip(leaves(together.relevance), leaves(alone.relevance), strict=True):
-            assert_same(many[i], one, 1e-9, name)
-        assert together.ledger[i].accounts == pytest.approx(dict(alone.ledger.accounts), rel=1e-6, abs=1e-6)
+            assert_same(many[i], one, EQUAL[traced.dtype], name)
+        assert together.ledger[i].accounts == pytest.approx(dict(alone.ledger.accounts), rel=1e-3, abs=1e-2)

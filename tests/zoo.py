@@ -106,6 +106,14 @@ def digits() -> nn.Module:
     return model
 
 
+def vgg() -> nn.Module:
+    """VGG-11 with dense layers of 64 instead of 4096: the same ops, a tenth of the weights."""
+    model = vgg11(num_classes=10, init_weights=False)
+    model.classifier[0] = nn.Linear(512 * 7 * 7, 64)
+    model.classifier[3], model.classifier[6] = nn.Linear(64, 64), nn.Linear(64, 10)
+    return model
+
+
 def bert(attention: str) -> nn.Module:
     """Sequence classification."""
     config = BertConfig(vocab_size=VOCABULARY, max_position_embeddings=40, num_labels=3, **SLIM)
@@ -149,7 +157,7 @@ def _cases() -> list[Case]:
         Case("net", Net, _rows(3, 12, 12)),
         Case("digits", digits, _named("image", torch.rand, 1, 8, 8), explained=("image",)),
         Case("resnet18", partial(resnet18, num_classes=10), _rows(3, 64, 64)),
-        Case("vgg11", partial(vgg11, num_classes=10), _rows(3, 64, 64)),
+        Case("vgg11", vgg, _rows(3, 64, 64)),
     ]
     for attention in ("eager", "sdpa"):
         cases += [

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # --help and --version
         return stop.code if isinstance(stop.code, int) else FAILED
     except KeyboardInterrupt:
-        sys.stderr.write("dlb: interrupted, nothing was written\n")
+        sys.stderr.write("dlb: interrupted\n")
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -21,6 +21,8 @@ from dlb_core.cli.options import mode_options, target
 from dlb_core.cli.page import print_page
 from dlb_core.cli.screen import heading, print_json, screen, show, table
 from dlb_core.explanation import HEAD, TENSORS, Explanation
+from dlb_core.kernel.packs import registry
+from dlb_core.targets import Request
 
 Files = list[tuple[str, str]]
 
@@ -28,6 +30,9 @@ Files = list[tuple[str, str]]
 def explain(args: argparse.Namespace) -> int:
     """Runs the command; everything that can be refused is refused before the model runs."""
     options, wanted = mode_options(args), target(args.targets)
+    bias = {} if args.bias is None else {"bias": args.bias}
+    registry().mode(args.mode).bind(**options, **bias)  # before a large model is loaded and traced in vain
+    Request(task=args.task, seed=args.seed, multiplier=args.multiplier)
     if args.top < 1:
         raise UsageError(f"--top {args.top}: must be at least 1")
     folder = Path(args.out)
@@ -39,7 +44,7 @@ def explain(args: argparse.Namespace) -> int:
         device = _device(args.device, loaded.device)
         dlb = _trace(loaded, inputs, args)
         if args.plan:
-            plan = dlb.plan(args.mode, **({"bias": args.bias} if args.bias else {}), **options)
+            plan = dlb.plan(args.mode, **options, **bias)
         else:
             explanation = dlb.explain(
                 *_positional(inputs, device),
@@ -49,14 +54,14 @@ def explain(args: argparse.Namespace) -> int:
                 multiplier=args.multiplier,
                 seed=args.seed,
                 bias=args.bias,
-                mode_options=options,
+                **options,
             )
     if args.plan:
         return _show_plan(plan.table(), args)
-    files, notes = _write(explanation, inputs, dlb.input_names, folder)
     tensors = {name: tensor for name, (tensor, _) in inputs.labelled(dlb.input_names).items()}
     predicted = prediction(explanation.output, args.task)
     strong = strongest(explanation, tensors, args.top)
+    files, notes = _write(explanation, inputs, dlb.input_names, folder)
     if args.json:
         document = as_document(explanation, predicted, strong)
         listed = [{"path": path, "what": what} for path, what in files]

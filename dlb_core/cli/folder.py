@@ -18,9 +18,11 @@ PICTURES = re.compile(r"heatmap-.*\.png")
 
 def check_folder(path: Path) -> None:
     """Raises `UsageError` unless `path` is free, empty, or holds an earlier result of this command and nothing else."""
-    if not path.exists() and not path.is_symlink():
+    if path.resolve() == Path.cwd():
+        raise UsageError(f"--out {path} is the current folder: name one that this command may replace")
+    if not path.exists():
         return
-    if not path.is_dir() or path.is_symlink():
+    if not path.is_dir():
         raise UsageError(f"--out {path} exists and is no folder")
     entries = sorted(path.iterdir())
     foreign = [e.name for e in entries if e.name not in (HEAD, TENSORS) and not PICTURES.fullmatch(e.name)]
@@ -45,7 +47,8 @@ def _is_explanation(head: Path) -> bool:
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to write in; it takes the place of `path` when the block ends well, and is gone when it does not."""
     check_folder(path)
-    made = [parent for parent in path.absolute().parents if not parent.exists()]
+    path = path.resolve()  # through a link to where it leads, so that the link stays
+    made = [parent for parent in path.parents if not parent.exists()]
     work: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +69,7 @@ def _take_place(work: Path, path: Path) -> None:
     if not path.exists():
         work.rename(path)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    old = work.with_name(f"{work.name}.old")
     path.rename(old)
     try:
         work.rename(path)

@@ -31,7 +31,7 @@ examples:
   dlb explain bert.py:load --input input_ids=ids.npy --input attention_mask=mask.npy --json
   dlb explain model.pt2 --trust --input x.npy --plan
 
-exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted; only at 0 is anything written
+exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted; what fails writes nothing
 """
 
 

@@ -53,9 +53,9 @@ class Books:
 
     def stacked(self) -> Tensor:
         """All sums as one float64 vector, in the order of the entries (two for a scaled one)."""
-        return (
-            torch.stack([s.to(torch.float64) for s in self.sums]) if self.sums else torch.zeros(0, dtype=torch.float64)
-        )
+        if len({s.dtype for s in self.sums}) == 1:
+            return torch.stack(self.sums).to(torch.float64)
+        return torch.stack([s.to(torch.float64) for s in self.sums])
 
     def _sums_of(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
         # a pass hands the same tensor on through every identity: its sums are taken once

@@ -229,7 +229,8 @@ def raise_on_loss(ledger: Ledger, *, nodes: bool) -> None:
         accounts = ", ".join(f"{n} {u:.6g}" for n, u in entry.accounts.items()) or "none"
         raise ConservationError(
             f"relevance is not conserved at {_at(entry)}: in {entry.into:.9g}, out {entry.out:.9g}, "
-            f"accounts: {accounts}; lost {entry.residual:.3g} of {entry.scale:.6g} (allowed {ledger.tolerance * entry.scale:.3g}); "
+            f"accounts: {accounts}; lost {entry.residual:.3g} of {entry.scale:.6g} "
+            f"(allowed {ledger.tolerance * entry.scale:.3g}); "
             f"{len(bad)} node(s) in all. If the rule is right, rounding is the cause: "
             "try relevance_dtype=torch.float64."
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from dlb_core.kernel.call import Shares
 
+EPS = 1e-6  # the stabiliser of a mode that has no option of that name
 BIAS_POLICIES = ("absorb", "redistribute")
 
 
@@ -86,10 +87,11 @@ class BoundMode:
         self.options = options
 
     def __getattr__(self, name: str) -> Any:
-        try:
+        if name in self.options:
             return self.options[name]
-        except KeyError:
-            raise AttributeError(f"mode {self.name!r} has no option {name!r}") from None
+        if name == "eps":  # every mode has one, so that a rule of a pack may divide in any of them
+            return EPS
+        raise AttributeError(f"mode {self.name!r} has no option {name!r}")
 
     @property
     def key(self) -> tuple[Any, ...]:

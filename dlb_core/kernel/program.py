@@ -80,6 +80,12 @@ class Program:
             name = self.aliases[name]
         return name
 
+    def takes(self, name: str) -> bool:
+        """Does the model's forward take a keyword argument of this name?"""
+        if self.signature is None:
+            return any(i.name == name for i in self.inputs)
+        return name in self.signature.parameters
+
     def drop(self, node: fx.Node, instead: fx.Node) -> None:
         """Takes a node out; `instead` takes its users and answers to its name."""
         node.replace_all_uses_with(instead)

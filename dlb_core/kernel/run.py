@@ -77,8 +77,9 @@ def run_relevance(
 ) -> dict[int, Any]:
     """One relevance pass: seeds by slot in, relevance by slot out for the slots in `keep`.
 
-    books: where the sums go (None: no check). consume: the activations were kept by `thrift`, and each is freed after its last reader. through: slot
-    -> a mask of what goes on from there; the rest is booked under ``through:<node>``.
+    books: where the sums go (None: no check). consume: the activations were kept by `thrift`, and each is freed
+    after its last reader. through: slot -> a mask of what goes on from there; the rest is booked under
+    ``through:<node>``.
     """
     pending: dict[int, Any] = dict(seeds)
     kept: dict[int, Any] = {}

@@ -87,4 +87,3 @@ def _moves_from_smaller(plan: Plan, forward: dict[int, ForwardStep], slot: int) 
         root = tensors[0]
     before, after = size_hint(layout.nodes[root]), size_hint(layout.nodes[slot])
     return tuple(chain) if before is not None and after is not None and before < after else None
-

@@ -8,7 +8,7 @@ from typing import Any
 
 from dlb_core.kernel.ops import op_name
 
-from .harness import MODES, Bound, ModeName, bind, bind_op
+from .harness import MODES, Bound, ModeName, bind, bind_op, call_op
 from .tensors import Tensors
 
 Arguments = dict[str, Any]
@@ -29,6 +29,10 @@ class Case:
         if self.program is not None:
             return bind(self.program, arguments, self.active, mode)
         return bind_op(self.op, arguments, self.active, mode)
+
+    def run(self, arguments: Arguments) -> Any:
+        """The op itself."""
+        return self.program(**arguments) if self.program is not None else call_op(self.op, arguments)
 
     def __str__(self) -> str:
         name = op_name(self.op).replace("aten::", "")

@@ -55,6 +55,11 @@ class Bound:
         keep = frozenset(self.plan.reads | {self.layout.slots[self.end.name]})
         return run_forward(self.layout, self.inputs, None if keep_all else keep)
 
+    @property
+    def output(self) -> Any:
+        """What the last node gives."""
+        return self.forward().values[self.layout.slots[self.end.name]]
+
     def view(self) -> Any:
         """What the formula of the last node gets to see."""
         step, done = self.plan.steps[0], self.forward(keep_all=True)
@@ -78,7 +83,7 @@ class Bound:
             input_names=names,
         )
         relevance = {label: kept[slots[name]] for name, label in names.items() if slots[name] in kept}
-        return Outcome(output, r, relevance, ledgers)
+        return Outcome(output, r, relevance, ledgers, self.end.name)
 
 
 @dataclass
@@ -89,6 +94,7 @@ class Outcome:
     seed: Any
     relevance: dict[str, Tensor]
     ledgers: tuple[Ledger, ...]
+    last: str  # the last node's name: accounts of what has no name of its own carry it
 
     @property
     def accounts(self) -> dict[str, float]:

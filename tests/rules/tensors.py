@@ -24,6 +24,7 @@ class Tensors:
     signs: str = "mixed"
     layout: str = "contiguous"
     generator: torch.Generator = field(init=False, repr=False)
+    count: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.generator = torch.Generator().manual_seed(self.seed)
@@ -50,9 +51,10 @@ class Tensors:
         return (torch.rand(shape, generator=self.generator, dtype=torch.float64) + 0.5).to(self.dtype)
 
     def distinct(self, *shape: int) -> Tensor:
-        """No value twice, and none is 0: each tells which element it is."""
+        """No value twice, in this tensor or another one, and none is 0: each tells which element it is."""
         size = torch.Size(shape).numel()
-        offset = 1 + 1000 * int(torch.randint(1, 1000, (), generator=self.generator))
+        self.count += 1
+        offset = 1 + 1000 * self.count
         values = torch.randperm(size, generator=self.generator).reshape(shape).to(self.dtype) + offset
         return laid_out(values, self.layout)
 

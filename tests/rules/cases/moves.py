@@ -17,6 +17,10 @@ def _with(*shape: int, **more: Any) -> Any:
     return lambda t: {"self": t.distinct(*shape), **more}
 
 
+def _viewable(*shape: int, **more: Any) -> Any:
+    return lambda t: {"self": t.distinct(*shape).contiguous(), **more}
+
+
 def _listed(*shapes: tuple[int, ...], **more: Any) -> Any:
     return lambda t: {"tensors": [t.distinct(*shape) for shape in shapes], **more}
 
@@ -40,8 +44,8 @@ CASES: list[Case] = [
     *(Case(op.default, _with(2, 3), ("self",)) for op in SAME),
     Case(aten._to_copy.default, _with(2, 3, dtype=torch.float64), ("self",)),
     Case(aten.dropout.default, lambda t: {"input": t.distinct(2, 3), "p": 0.5, "train": False}, ("input",)),
-    Case(aten.view.default, _with(2, 6, size=[3, -1, 2]), ("self",)),
-    Case(aten._unsafe_view.default, _with(2, 6, size=[12]), ("self",)),
+    Case(aten.view.default, _viewable(2, 6, size=[3, -1, 2]), ("self",)),
+    Case(aten._unsafe_view.default, _viewable(2, 6, size=[12]), ("self",)),
     Case(aten.reshape.default, _with(2, 6, shape=[4, 3]), ("self",)),
     Case(aten.flatten.using_ints, _with(2, 3, 2, start_dim=-2, end_dim=-1), ("self",)),
     Case(aten.unflatten.int, _with(2, 6, dim=-1, sizes=[2, -1]), ("self",)),

@@ -1,0 +1,245 @@
+"""The engine behind the façade: a bound program, its plans, one forward pass, relevance by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from dlb_core.errors import NonFiniteError, StaleActivationsError
+from dlb_core.kernel.facts import facts
+from dlb_core.kernel.modes import BoundMode
+from dlb_core.kernel.plan import Layout, Plan, build_plan
+from dlb_core.kernel.program import Program
+from dlb_core.kernel.registry import Registry
+from dlb_core.kernel.run import Activations, run_forward
+from dlb_core.kernel.thrift import thrift
+from dlb_core.propagation import propagate
+from dlb_core.relevance import Relevance
+from dlb_core.targets import Context, Request, Seed, make_seed
+
+
+class Prediction(NamedTuple):
+    """One forward pass that is kept: its activations, their versions, and what divides the output."""
+
+    activations: Activations
+    versions: list[int | None]
+    temperature: float
+
+
+@dataclass
+class Engine:
+    """A program that was prepared once; plans are built when a mode is first asked for."""
+
+    registry: Registry
+    layout: Layout
+    output_index: int
+    dtype: torch.dtype
+    causal: bool
+    check: str
+    plans: dict[tuple[Any, ...], Plan] = field(default_factory=dict)
+
+    @property
+    def program(self) -> Program:
+        """The traced program after its passes."""
+        return self.layout.program
+
+    @property
+    def output_node(self) -> fx.Node:
+        """The node whose value is explained."""
+        node: fx.Node = self.program.outputs[self.output_index]
+        return node
+
+    @property
+    def input_names(self) -> dict[str, str]:
+        """Placeholder name -> the name that the caller knows."""
+        return {i.node.name: i.name for i in self.program.inputs if i.node is not None}
+
+    def node(self, name: str) -> fx.Node:
+        """The node behind a node name, an input name or a module path; ValueError when there is none."""
+        inputs = {i.name: i.node.name for i in self.program.inputs if i.node is not None}
+        resolved = self.program.resolve(inputs.get(name, name))
+        if resolved not in self.layout.slots:
+            raise ValueError(f"{name!r} is no node or module of this model; see dlb.graph() for the names")
+        return self.layout.nodes[self.layout.slots[resolved]]
+
+    def plan(self, mode: BoundMode, start: fx.Node) -> Plan:
+        """The plan of a mode from a node back to the inputs, built once."""
+        key = (mode.key, start.name)
+        if key not in self.plans:
+            self.plans[key] = build_plan(self.layout, self.registry, mode, [start], self.dtype)
+        return self.plans[key]
+
+    # forward
+
+    def forward(
+        self, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], temperature: float, keep: frozenset[int] | None
+    ) -> Prediction:
+        """One checked forward pass that keeps the slots in `keep` (None: all)."""
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature={temperature!r}: must be a positive finite number")
+        tensors = self.program.bind_inputs(inputs, kwargs)
+        activations = run_forward(self.layout, tensors, keep)
+        if not bool(torch.isfinite(activations.outputs[self.output_index]).all()):
+            raise NonFiniteError(self._first_bad_node(tensors))
+        return Prediction(activations, [_version(v) for v in activations.values], temperature)
+
+    def kept_for(self, plan: Plan, start: fx.Node) -> frozenset[int]:
+        """What an explanation keeps from its forward pass."""
+        return thrift(plan).keep | {self.layout.slots[start.name]} | self._mask_slots()
+
+    def output_of(self, prediction: Prediction) -> Tensor:
+        """The explained output, divided by the temperature."""
+        output: Tensor = prediction.activations.outputs[self.output_index]
+        return output if prediction.temperature == 1.0 else output / prediction.temperature
+
+    def check_versions(self, prediction: Prediction) -> None:
+        """Raises `StaleActivationsError` when something kept was changed in place."""
+        values = prediction.activations.values
+        for node, value, version in zip(self.layout.nodes, values, prediction.versions, strict=True):
+            if version is not None and _version(value) != version:
+                parameter = self.program.parameters.get(node.name)
+                what = parameter.name if parameter else self.input_names.get(node.name, node.name)
+                raise StaleActivationsError(f"{what!r} was changed in place since predict: call predict again")
+
+    def _first_bad_node(self, tensors: Mapping[fx.Node, Tensor]) -> str:
+        values = run_forward(self.layout, tensors, None).values
+        for node, value in zip(self.layout.nodes, values, strict=True):
+            if facts(node).active and isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
+                what = "input" if node.op == "placeholder" else "node"
+                name = self.input_names.get(node.name, node.name)
+                return f"the forward pass has NaN or infinite values, first at {what} {name!r}: look at what feeds it"
+        return "the model's output has NaN or infinite values that come from no explained input: check its weights"
+
+    # relevance
+
+    def relevance(
+        self,
+        prediction: Prediction,
+        mode: BoundMode,
+        request: Request,
+        *,
+        targets: Sequence[Any] | None,
+        through: Mapping[str, Any] | None,
+        keep: str | Sequence[str],
+        at: str | None,
+        consume: bool,
+    ) -> Relevance:
+        """Relevance by name for one request, or for several targets at once."""
+        start = self.output_node if at is None else self.node(at)
+        if not facts(start).active:
+            name = self.input_names.get(start.name, start.name)
+            raise ValueError(f"{name!r} depends on no explained input: choose another output, or explain_inputs=")
+        plan = self.plan(mode, start)
+        slot = self.layout.slots[start.name]
+        activations = prediction.activations
+        shapes = activations.shapes
+        value = activations.values[slot] if at is not None else self.output_of(prediction)
+        seeds = self._seeds(value, request, targets, self._context(activations, start))
+        several = targets is not None
+        seed = torch.stack([s.relevance for s in seeds]) if several else seeds[0].relevance
+        chosen: Any = [s.target for s in seeds] if several else seeds[0].target
+        del value, seeds  # an explanation's peak is the first step back: nothing of the output's size twice
+        kept, ledgers = propagate(
+            plan,
+            activations,
+            slot,
+            seed,
+            several=several,
+            keep=self._kept(keep, plan),
+            check=self.check,
+            input_names=self.input_names,
+            consume=consume,
+            through=self._masks(through or {}, shapes),
+        )
+        tensors = self._named(kept, shapes, tuple(seed.shape[:1]) if several else ())
+        tensors["output"] = seed
+        return Relevance(
+            tensors,
+            ledgers,
+            inputs=tuple(n for n in self.input_names.values() if n in tensors),
+            target=chosen,
+            mode=mode.name,
+            several=several,
+            resolve=self.program.resolve,
+            why_not=self._why_not,
+        )
+
+    def _seeds(self, value: Tensor, request: Request, targets: Sequence[Any] | None, context: Context) -> list[Seed]:
+        if targets is None:
+            return [make_seed(value, request, context, self.dtype)]
+        if request.target is not None:
+            raise ValueError("give target= for one seed or targets=[...] for several, not both")
+        if len(targets) == 0:
+            raise ValueError("targets=[] is empty: give at least one target")
+        return [make_seed(value, request.at(target), context, self.dtype) for target in targets]
+
+    def _kept(self, keep: str | Sequence[str], plan: Plan) -> frozenset[int]:
+        inputs = {self.layout.slots[name] for name in self.input_names}
+        if keep == "inputs":
+            return frozenset(inputs)
+        if keep == "all":
+            return frozenset({step.slot for step in plan.steps} | inputs)
+        if isinstance(keep, str):
+            raise ValueError(f'keep={keep!r}: choose "inputs", "all", or a list of node and module names')
+        return frozenset(inputs | {self.layout.slots[self.node(name).name] for name in keep})
+
+    def _named(self, kept: Mapping[int, Any], shapes: Sequence[Any], leading: tuple[int, ...]) -> dict[str, Any]:
+        """Relevance by name: inputs first, nodes in execution order; an explained input nobody read got zero."""
+        names = self.input_names
+        tensors: dict[str, Any] = {}
+        for node in self.layout.nodes:
+            slot = self.layout.slots[node.name]
+            if slot in kept:
+                tensors[names.get(node.name, node.name)] = kept[slot]
+            elif node.name in names and facts(node).active:
+                zeros = torch.zeros((*leading, *shapes[slot]), dtype=self.dtype, device=self.program.device)
+                tensors[names[node.name]] = zeros
+        return tensors
+
+    def _masks(self, through: Mapping[str, Iterable[int]], shapes: Sequence[Any]) -> dict[int, Tensor]:
+        """Slot -> what of its relevance goes on: 1 on the chosen channels, 0 elsewhere."""
+        masks = {}
+        for name, channels in through.items():
+            slot = self.layout.slots[self.node(name).name]
+            shape = shapes[slot]
+            axis = 1 if len(shape) == 4 else len(shape) - 1
+            mask = torch.zeros(shape[axis], dtype=self.dtype, device=self.program.device)
+            for channel in channels:
+                if not 0 <= channel < shape[axis]:
+                    raise ValueError(f"through[{name!r}] names channel {channel}: choose from 0 .. {shape[axis] - 1}")
+                mask[channel] = 1
+            masks[slot] = mask.reshape(-1, *[1] * (len(shape) - axis - 1))
+        return masks
+
+    def _why_not(self, name: str) -> str:
+        inputs = {i.name: i.node for i in self.program.inputs if i.node is not None}
+        if name in inputs:
+            return "this input is not explained (integers that no lookup reads): list it in explain_inputs="
+        if name not in self.layout.slots:
+            return "no such node, module or input; see dlb.graph() for the names"
+        if not facts(self.layout.nodes[self.layout.slots[name]]).active:
+            return "this node depends on no explained input, so it carries no relevance"
+        return "no relevance reaches this node in this mode, or it was not asked for with keep="
+
+    def _context(self, activations: Activations, start: fx.Node) -> Context:
+        row = self.registry.find(start.target) if start.op == "call_function" else None
+        last = None
+        for slot in self._mask_slots():
+            mask = activations.values[slot]
+            if isinstance(mask, Tensor) and mask.dim() == 2:
+                last = (torch.arange(mask.shape[1], device=mask.device) * (mask != 0)).argmax(1)
+        return Context(causal=self.causal, last=last, probability=row is not None and "gate" in row.tags)
+
+    def _mask_slots(self) -> set[int]:
+        """The attention mask of the inputs, which says where each sample ends."""
+        return {self.layout.slots[node] for node, name in self.input_names.items() if name == "attention_mask"}
+
+
+def _version(value: Any) -> int | None:
+    if not isinstance(value, Tensor) or value.is_inference():
+        return None
+    return value._version

@@ -1,0 +1,120 @@
+"""What all rows have in common, on the arguments of `cases`; and that no row is without a case."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from dlb_core.rules import Attention, Bilinear, Linear, LinearView
+from dlb_ops_builtin.rows import ALL
+
+from .case import Case
+from .cases import CASES, constants
+from .harness import MODE_NAMES, MODES, Bound, ModeName, assert_conserved, pack
+from .tensors import SIGNS, Tensors
+
+every_mode = pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+LINEAR = [c for c in CASES if isinstance(pack().find(c.op), (Linear, Bilinear, Attention))]
+DTYPES = (torch.float64, torch.float32)
+
+
+def seed_of(bound: Bound, t: Tensors, factor: float = 1.0) -> Any:
+    """Units of both signs for every element of the output."""
+    output = bound.output
+    seed = pytree.tree_map_only(Tensor, lambda o: t.normal(*o.shape).to(o.dtype) * factor, output)
+    return list(seed) if isinstance(output, (tuple, list)) else seed
+
+
+def test_every_row_has_a_case() -> None:
+    """A new row needs arguments in `cases`, which puts it through all tests of this file."""
+    covered = {pack().find(case.op).op for case in CASES} | set(constants.CALLS)
+    assert sorted({row.op for row in ALL} - covered) == []
+
+
+@every_case
+def test_the_forward_is_the_op_and_leaves_inputs_alone(case: Case) -> None:
+    for dtype in DTYPES:
+        arguments = case.arguments(Tensors(1, dtype, layout="strided"))
+        tensors = [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor)]
+        before = [(tensor.clone(), tensor._version) for tensor in tensors]
+        expected = case.run(arguments)
+        for mode in MODES:
+            bound = case.bind(arguments, mode)
+            torch.testing.assert_close(bound.output, expected, rtol=0, atol=0)
+            bound.back(seed_of(bound, Tensors(2, dtype)))
+        for tensor, (values, version) in zip(tensors, before, strict=True):
+            assert torch.equal(tensor, values)
+            assert tensor._version == version
+
+
+@pytest.mark.parametrize("case", LINEAR, ids=str)
+def test_the_map_and_its_bias_are_the_op(case: Case) -> None:
+    """`apply` with the weight of this call, plus the bias, is what the op gives."""
+    arguments = case.arguments(Tensors(1))
+    bound = case.bind(arguments)
+    views = bound.view()
+    for view in views if isinstance(views, tuple) else (views,):
+        assert isinstance(view, LinearView)
+        mapped = view.apply(view.x, view.weight)
+        torch.testing.assert_close(mapped if view.bias is None else mapped + view.bias, case.run(arguments))
+
+
+@every_mode
+@every_case
+def test_units_are_conserved_and_finite(case: Case, mode: ModeName) -> None:
+    for signs, dtype, layout in product(SIGNS, DTYPES, ("reversed", "offset")):
+        bound = case.bind(case.arguments(Tensors(3, dtype, signs, layout)), mode)
+        done = bound.back(seed_of(bound, Tensors(4, dtype)))
+        assert_conserved(done)
+        for value in pytree.tree_leaves(list(done.relevance.values())):
+            assert bool(torch.isfinite(value).all())
+
+
+@every_mode
+@every_case
+def test_relevance_is_linear_in_the_seed(case: Case, mode: ModeName) -> None:
+    bound = case.bind(case.arguments(Tensors(5)), mode)
+    one, two = seed_of(bound, Tensors(6)), seed_of(bound, Tensors(7))
+    both = pytree.tree_map(lambda a, b: 2 * a + b, one, two)
+    parts, whole = [bound.back(r) for r in (one, two)], bound.back(both)
+    for name, value in whole.relevance.items():
+        expected = pytree.tree_map(lambda a, b: 2 * a + b, parts[0][name], parts[1][name])
+        torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9 * float(value.abs().sum()))
+    for account, units in whole.accounts.items():
+        expected = 2 * parts[0].booked(account) + parts[1].booked(account)
+        assert units == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@every_mode
+@every_case
+def test_twice_is_bit_identical(case: Case, mode: ModeName) -> None:
+    arguments = case.arguments(Tensors(8, torch.float32))
+    first, second = (case.bind(arguments, mode) for _ in range(2))
+    seed = seed_of(first, Tensors(9, torch.float32))
+    one, two = first.back(seed), second.back(seed)
+    assert one.accounts == two.accounts
+    for name, value in one.relevance.items():
+        assert torch.equal(value, two[name])
+
+
+@every_mode
+@every_case
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_several_seeds_at_once_are_each_alone(case: Case, mode: ModeName) -> None:
+    """Under vmap, as `targets=[...]` runs."""
+    bound = case.bind(case.arguments(Tensors(10)), mode)
+    seeds = [seed_of(bound, Tensors(i)) for i in (11, 12, 13)]
+    together = bound.back(pytree.tree_map(lambda *parts: torch.stack(parts), *seeds), several=True)
+    for at, seed in enumerate(seeds):
+        alone = bound.back(seed)
+        assert list(alone.relevance) == list(together.relevance)
+        for name, value in alone.relevance.items():
+            torch.testing.assert_close(together[name][at], value)
+        for account, units in alone.accounts.items():
+            assert together.ledgers[at].accounts[account] == pytest.approx(units, rel=1e-7, abs=1e-9)
