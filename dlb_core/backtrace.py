@@ -163,9 +163,8 @@ class DLBacktrace:
         """
         engine = self._engine
         request = Request(task, target, seed, multiplier, scaler, thresholding, model_type)
-        known = engine.registry.mode(mode).options
-        mine = {name: kwargs.pop(name) for name in [*kwargs] if name in known and not engine.program.takes(name)}
-        bound = self._mode(mode, bias, mine)
+        options = {name: kwargs.pop(name) for name in [*kwargs] if not engine.program.takes(name)}
+        bound = self._mode(mode, bias, options)
         start = engine.output_node if at is None else engine.node(at)
         kept = engine.kept_for(engine.plan(bound, start), start)
         prediction = engine.forward(*_as_inputs(inputs, kwargs), temperature, keep=kept)

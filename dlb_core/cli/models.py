@@ -25,7 +25,7 @@ from dlb_core.cli.failure import ModelError, UsageError
 from dlb_core.errors import UntrustedFileError
 
 FORMS = "give module:factory, path/to/file.py:factory or an exported program file.pt2"
-NOT_THEIRS = ("importlib", "/torch/", str(Path(__file__).parent))
+NOT_THEIRS = ("importlib", "site-packages", str(Path(__file__).parent))
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class NodeEntry:
         return self.into - self.out - self.booked
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ledger:
     """Where the seed went, to the last unit; summed over the batch.
 
@@ -75,7 +75,7 @@ class Ledger:
     def table(self) -> Table:
         """Account, units, share of the seed in per cent; inputs first, then sinks by size, then the residual."""
         rows: list[tuple[Any, ...]] = [(f"input:{n}", u, self._share(u)) for n, u in self.inputs.items()]
-        sinks = sorted(self.accounts.items(), key=lambda item: -abs(item[1]))
+        sinks = sorted(((n, u) for n, u in self.accounts.items() if u != 0), key=lambda item: -abs(item[1]))
         rows += [(name, units, self._share(units)) for name, units in sinks]
         rows.append(("residual (rounding)", self.residual, self._share(self.residual)))
         rows.append(("= seed", self.seed, self._share(self.seed)))
@@ -117,6 +117,11 @@ class Ledger:
 
     def __str__(self) -> str:
         return str(self.table())
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{name} {units:.6g}" for name, units in self.inputs.items())
+        accounts = math.fsum(self.accounts.values())
+        return f"Ledger(seed {self.seed:.6g} = {inputs} + accounts {accounts:.6g} + residual {self.residual:.1e})"
 
 
 def _around(module: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,8 @@ from dlb_core.kernel.ops import bound_arguments, module_path, op_name
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
 from dlb_core.table import Table
+
+log = logging.getLogger("dlb")
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +182,7 @@ def build_plan(
         step = _bind(node, layout, registry, mode)
         steps.append(step)
         reached.update(layout.nodes[t.slot] for t in step.targets.values() if t.slot is not None)
+    log.info("bound %d relevance steps for mode %r", len(steps), mode)
     return Plan(layout, mode, tuple(steps), dtype)
 
 

@@ -82,9 +82,8 @@ class Program:
 
     def takes(self, name: str) -> bool:
         """Does the model's forward take a keyword argument of this name?"""
-        if self.signature is None:
-            return any(i.name == name for i in self.inputs)
-        return name in self.signature.parameters
+        traced = {i.name.partition(".")[0] for i in self.inputs}
+        return name in traced or (self.signature is not None and name in self.signature.parameters)
 
     def drop(self, node: fx.Node, instead: fx.Node) -> None:
         """Takes a node out; `instead` takes its users and answers to its name."""

@@ -22,6 +22,7 @@ from dlb_core.kernel.program import Input, Parameter, Program, canonical_call, i
 
 log = logging.getLogger("dlb")
 
+_TALKERS = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes", "torch.export")
 Dynamic = str | Mapping[str, Any] | None
 
 
@@ -30,7 +31,8 @@ def trace_export(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     *,
-    dynamic_shapes: Dynamic = "auto",
+    dynamic_shapes: _TALKERS = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes", "torch.export")
+Dynamic = "auto",
     device: torch.device | None = None,
 ) -> Program:
     """A functional graph of ATen ops with named inputs and parameters.
@@ -73,12 +75,17 @@ def _quiet() -> Iterator[None]:
     """torch's warnings about itself are not the user's; the fused attention path would change padded rows."""
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    talkers = [logger for name in _TALKERS if not (logger := logging.getLogger(name)).disabled]
+    for logger in talkers:
+        logger.disabled = True  # it tells of tries that failed; ours tells once, in a TraceError
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
+        for logger in talkers:
+            logger.disabled = False
 
 
 @contextlib.contextmanager

@@ -140,9 +140,15 @@ def bind(
     layout = lay_out(program, pack())
     name, bias = mode
     bound_mode = pack().mode(name).bind(bias=bias, **options)
-    dtypes = [t.dtype for t in pytree.tree_leaves(values[end]) if isinstance(t, Tensor) and t.is_floating_point()]
-    plan = build_plan(layout, pack(), bound_mode, [end], dtypes[0] if dtypes else torch.float32)
+    plan = build_plan(layout, pack(), bound_mode, [end], _relevance_dtype(values[end]))
     return Bound(layout, plan, {nodes[n]: tensors[n] for n in active}, end)
+
+
+def _relevance_dtype(output: Any) -> torch.dtype:
+    """That of the output; float32 for half precision and for outputs that carry no relevance."""
+    tensor = pytree.tree_leaves(output)[0]
+    wide = isinstance(tensor, Tensor) and tensor.dtype == torch.float64
+    return torch.float64 if wide else torch.float32
 
 
 def bind_op(op: Any, arguments: Mapping[str, Any], active: Iterable[str], mode: ModeName = MODES[0]) -> Bound:
