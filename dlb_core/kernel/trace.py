@@ -31,8 +31,7 @@ def trace_export(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     *,
-    dynamic_shapes: _TALKERS = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes", "torch.export")
-Dynamic = "auto",
+    dynamic_shapes: Dynamic = "auto",
     device: torch.device | None = None,
 ) -> Program:
     """A functional graph of ATen ops with named inputs and parameters.
