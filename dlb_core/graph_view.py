@@ -34,7 +34,7 @@ def graph_view(layout: Layout, registry: Registry, plan: Plan) -> nx.DiGraph:
             label,
             op="input" if node.op == "placeholder" else op_name(node.target),
             kind="input" if node.op == "placeholder" else row.kind if row else "constant",
-            rule=step.row.kind if step else None,
+            rule=plan.rule(step) if step else None,
             pack=(step.row.pack if step else row.pack if row else None) or None,
             hyperparameters=_hyperparameters(node),
             parameters=[program.parameters[n.name].name for n in node.all_input_nodes if n.name in program.parameters],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -53,24 +55,23 @@ def test_node_io_runs_from_the_first_input_to_the_output() -> None:
     node_io = DLBacktrace(model, x).predict(x)
     names = list(node_io)
     assert names[0] == "x"
-    assert names[1] == "conv2d"
     assert names[-1] == "output"
     assert node_io["x"].inputs == ()
     assert node_io["x"].output is x
-    known = {id(x)}
-    for name in names[1:]:
-        inputs, output = node_io[name]
-        produced = {id(node_io[earlier].output) for earlier in names[: names.index(name)]}
-        assert id(inputs[0]) in known | produced, name
-        assert isinstance(output, Tensor), name
+    for i, name in enumerate(names[1:], start=1):
+        earlier = {id(node_io[before].output) for before in names[:i]}
+        assert id(node_io[name].inputs[0]) in earlier, name
     torch.testing.assert_close(node_io["output"].output, model(x))
 
 
 def test_relevance_lists_the_inputs_first_and_the_output_last() -> None:
     x = torch.randn(2, 3, 8, 8)
     dlb = DLBacktrace(Net().eval(), x)
-    node_io = dlb.predict(x)
-    assert list(dlb.evaluation()) == list(node_io)
+    order = list(dlb.predict(x))
+    names = list(dlb.evaluation())
+    assert names[0] == "x"
+    assert names[-1] == "output"
+    assert names == [name for name in order if name in names]  # sizes are in the node_io, but carry no relevance
 
 
 @pytest.mark.parametrize("name", ["net", "digits", "bert-sdpa", "vit-eager", "llama-sdpa"])
@@ -80,15 +81,24 @@ def test_a_module_path_answers_with_the_modules_output(name: str) -> None:
     model, call = case.model(), case.example()
     dlb = DLBacktrace(model, call, fold=False)
     outputs: dict[str, Any] = {}
+    calls: Counter[str] = Counter()
+
+    def note(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            calls[path] += 1
+            outputs[path] = output.clone() if isinstance(output, Tensor) else None  # in-place steps may follow
+
+        return hook
+
     for path, module in model.named_modules():
-        module.register_forward_hook(lambda _, args, out, path=path: outputs.setdefault(path, out))
+        module.register_forward_hook(note(path))
     with torch.no_grad():
         model(**call)
     relevance, node_io, view = dlb.explain(**call, keep="all").relevance, dlb.predict(**call), dlb.graph()
     answered = 0
-    for path in set(outputs) - {""}:
+    for path in [path for path, count in calls.items() if path and count == 1]:
         inside = [n for n, data in view.nodes(data=True) if f"{data['module']}.".startswith(f"{path}.")]
-        if not inside or not isinstance(outputs[path], Tensor) or inside[-1] not in relevance:
+        if not inside or outputs[path] is None or inside[-1] not in relevance:
             continue
         assert relevance[path].shape == outputs[path].shape, path
         torch.testing.assert_close(node_io[inside[-1]].output, outputs[path], rtol=1e-4, atol=1e-4)
@@ -139,7 +149,8 @@ def test_folding_changes_no_relevance_of_the_inputs(mode: str) -> None:
     model, call = case.model(torch.float64), case.example(dtype=torch.float64)
     folded, plain = (DLBacktrace(model, call, fold=fold).explain(**call, mode=mode) for fold in (True, False))
     torch.testing.assert_close(folded.output, plain.output)
-    torch.testing.assert_close(folded.inputs["image"], plain.inputs["image"], rtol=1e-3, atol=1e-4)
+    largest = float(plain.inputs["image"].abs().max())
+    torch.testing.assert_close(folded.inputs["image"], plain.inputs["image"], rtol=0, atol=1e-3 * largest)
 
 
 def test_inputs_inside_a_structure_are_named_by_their_path() -> None:

@@ -65,13 +65,13 @@ def strongest(explanation: Explanation, values: Mapping[str, Tensor], top: int) 
 
 
 def as_document(explanation: Explanation, predicted: Mapping[str, Any], strong: list[Strong]) -> dict[str, Any]:
-    """The findings for `--json`; the ledger whole, with shares that sum to 100.00."""
+    """The findings for `--json`: a target per sample; the ledger whole, with shares that sum to 100.00."""
     ledger = explanation.ledger
     return {
         "mode": explanation.mode,
         "options": dict(explanation.options),
         "prediction": dict(predicted),
-        "target": _plain_target(explanation.target),
+        "target": _per_sample(explanation),
         "ledger": {
             "seed": ledger.seed,
             "inputs": dict(ledger.inputs),
@@ -94,7 +94,8 @@ def _are_probabilities(output: Tensor) -> bool:
     return bool((output >= 0).all()) and bool(((output.sum(1) - 1).abs() < 1e-4).all())
 
 
-def _plain_target(target: Any) -> Any:
-    if isinstance(target, Tensor):
-        return f"weights {list(target.shape)}"
-    return [_plain_target(t) for t in target] if isinstance(target, (list, tuple)) else target
+def _per_sample(explanation: Explanation) -> list[Any]:
+    """One target per sample, so that [4, 3] can only mean two samples and [[4, 3]] a position and a class."""
+    if isinstance(explanation.target, list):
+        return explanation.target
+    return [explanation.target] * (explanation.output.shape[0] if explanation.output.dim() else 1)

@@ -9,11 +9,12 @@ from torch import fx
 
 from dlb_core.errors import MissingOp, UnsupportedOpError
 from dlb_core.kernel.kinds import Constant, Lookup, Move, Row, argument
-from dlb_core.kernel.ops import bound_arguments, is_active_dtype, module_path, op_name, op_schema
+from dlb_core.kernel.ops import bound_arguments, fake_tensors, is_active_dtype, module_path, op_name, op_schema
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
 
 KEY = "dlb"
+LEARNED = "dlb_learned"
 
 
 @dataclass
@@ -109,17 +110,29 @@ def _read_by_lookups(program: Program, registry: Registry) -> set[str]:
 
 
 def constant_name(node: fx.Node, program: Program) -> str:
-    """A constant's name in the books: the one model tensor it is made from, else the node's name."""
+    """A constant's name in the books: the one learned tensor it is made from, else the node's name."""
     if node.name in program.parameters:
         return program.parameters[node.name].name
-    seen: set[fx.Node] = set()
-    stack, found = [node], set()
-    while stack:
-        for source in stack.pop().all_input_nodes:
-            if source not in seen:
-                seen.add(source)
-                stack.append(source)
-                if source.name in program.parameters:
-                    found.add(source.name)
-    learned = [program.parameters[n] for n in found if program.parameters[n].kind in ("parameter", "derived")]
-    return learned[0].name if len(learned) == 1 else node.name
+    learned = _learned(node, program)
+    return next(iter(learned)) if learned is not None and len(learned) == 1 else node.name
+
+
+def _learned(node: fx.Node, program: Program) -> frozenset[str] | None:
+    """The names of the learned tensors a value is made from; None when an input has a part in it.
+
+    Sizes do not count: a position embedding is cut to the input's length and is a constant all the same.
+    """
+    if LEARNED not in node.meta:
+        found: frozenset[str] | None = frozenset()
+        if node.name in program.parameters:
+            parameter = program.parameters[node.name]
+            found = frozenset({parameter.name}) if parameter.kind in ("parameter", "derived") else frozenset()
+        elif node.op == "placeholder":
+            found = None
+        else:
+            for source in node.all_input_nodes:
+                part = _learned(source, program) if fake_tensors(source) else frozenset()
+                found = None if found is None or part is None else found | part
+        node.meta[LEARNED] = found
+    known: frozenset[str] | None = node.meta[LEARNED]
+    return known

@@ -16,7 +16,7 @@ from dlb_core.kernel.call import Ref, references
 from dlb_core.kernel.facts import constant_name, facts, operand_nodes
 from dlb_core.kernel.kinds import Constant, Elementwise, Row, Site, argument
 from dlb_core.kernel.modes import BoundMode, Formula
-from dlb_core.kernel.ops import bound_arguments, module_path, op_name
+from dlb_core.kernel.ops import bound_arguments, fake_tensors, module_path, op_name
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
 from dlb_core.table import Table
@@ -44,7 +44,7 @@ class Target:
     account: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RelevanceStep:
     """Take the relevance of the node at `slot` through `formula` to its `targets`."""
 
@@ -67,7 +67,7 @@ class Layout:
     nodes: tuple[fx.Node, ...]
     slots: Mapping[str, int]
     forward: tuple[ForwardStep, ...]
-    rows: tuple[Row | None, ...]  # by slot, the reference row
+    rows: tuple[Row | None, ...]  # by slot, the row that runs forward
     outputs: tuple[Any, ...]  # Refs and constants
     _frees: dict[frozenset[int], tuple[tuple[int, ...], ...]] = field(default_factory=dict)
 
@@ -105,7 +105,8 @@ def lay_out(program: Program, registry: Registry) -> Layout:
             return slice(template(a.start), template(a.stop), template(a.step))
         return a
 
-    rows = tuple(registry.find(node.target) if node.op == "call_function" else None for node in nodes)
+    device = program.device.type
+    rows = tuple(registry.find(n.target, None, device, _dtype(n)) if n.op == "call_function" else None for n in nodes)
 
     def step(node: fx.Node) -> ForwardStep:
         row = rows[slots[node.name]]
@@ -148,26 +149,16 @@ class Plan:
         """Which rule runs at which node, in forward order."""
         rows = []
         for step in reversed(self.steps):
-            gets = ", ".join(sorted(step.receivers)) or "-"
-            rule = (
-                f"{self.mode.name}/{step.row.kind}"
-                if step.formula in self.mode.formulas.values()
-                else step.formula.name.strip("_")
-            )
-            rows.append(
-                (
-                    step.node.name,
-                    op_name(step.node.target),
-                    step.declared.kind,
-                    rule,
-                    gets,
-                    step.row.pack,
-                    module_path(step.node),
-                )
-            )
-        return Table(
-            ("node", "op", "kind", "rule", "relevance goes to", "pack", "module"), rows, title=f"plan: {self.mode!r}"
-        )
+            node, gets = step.node, ", ".join(sorted(step.receivers)) or "-"
+            named = (node.name, op_name(node.target), step.declared.kind, self.rule(step))
+            rows.append((*named, gets, step.row.pack, module_path(node)))
+        columns = ("node", "op", "kind", "rule", "relevance goes to", "pack", "module")
+        return Table(columns, rows, title=f"plan: {self.mode!r}")
+
+    def rule(self, step: RelevanceStep) -> str:
+        """A step's rule in a word: ``epsilon/linear``, or the formula that every mode shares."""
+        of_mode = step.formula in self.mode.formulas.values()
+        return f"{self.mode.name}/{step.row.kind}" if of_mode else step.formula.name.strip("_")
 
 
 def build_plan(
@@ -189,8 +180,7 @@ def build_plan(
 def _bind(node: fx.Node, layout: Layout, registry: Registry, mode: BoundMode) -> RelevanceStep:
     fact = facts(node)
     slots = layout.slots
-    value = node.meta.get("val")
-    declared = registry.find(node.target, mode.name, layout.program.device.type, getattr(value, "dtype", None))
+    declared = registry.find(node.target, mode.name, layout.program.device.type, _dtype(node))
     if declared is None or isinstance(declared, Constant):
         raise RuleError(f"node {node.name!r} ({op_name(node.target)}) is active but its row cannot carry relevance")
     bound = bound_arguments(node)
@@ -230,6 +220,11 @@ def _bind(node: fx.Node, layout: Layout, registry: Registry, mode: BoundMode) ->
     # numbers that come out of the graph (sizes) are read by any rule that looks at its arguments
     reads.update(s for t in templates.values() for s in references(t) if _is_number(layout.nodes[s]))
     return RelevanceStep(node, slots[node.name], row, found, templates, receivers, targets, frozenset(reads), declared)
+
+
+def _dtype(node: fx.Node) -> torch.dtype | None:
+    tensors = fake_tensors(node)
+    return tensors[0].dtype if tensors else None
 
 
 def _node_or_none(value: Any) -> fx.Node | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
 import logging
 import traceback
 import warnings
@@ -88,6 +89,18 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _asides() -> Iterator[None]:
+    """A failing export prints its half-made graph to stderr; that goes to the debug log."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    finally:
+        if said.getvalue().strip():
+            log.debug("while exporting: %s", said.getvalue())
+
+
+@contextlib.contextmanager
 def without_cache(model: nn.Module) -> Iterator[None]:
     """Decoder models return their key-value cache unless told not to; it is no part of an explanation."""
     config = getattr(model, "config", None)
@@ -125,7 +138,7 @@ def _export(
             shapes[leaves[i]] = dict(ds)
         call_args, call_kwargs = pytree.tree_unflatten(leaves, spec)
         try:
-            with without_cache(model):
+            with without_cache(model), _asides():
                 return torch.export.export(
                     model, call_args, call_kwargs, dynamic_shapes=cast(Any, shapes if dims else None), strict=False
                 )

@@ -137,7 +137,7 @@ def test_a_page_with_several_inputs_and_one_number_as_output(dlb, place):
 def test_target_multiplier_top_and_options_are_honoured(dlb, place):
     how = ("--target", "4", "--multiplier", "8", "--top", "3", "--mode", "epsilon", "--bias", "redistribute")
     told = dlb("explain", "model.py:load", "--input", "grey.png", *how, "--option", "eps=1e-3", "--json").json
-    assert told["target"] == 4
+    assert told["target"] == [4]
     assert told["ledger"]["seed"] == 8
     assert len(told["strongest"]) == 3
     assert told["options"] == {"eps": 1e-3, "bias": "redistribute"}
