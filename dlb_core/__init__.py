@@ -6,6 +6,7 @@ first use, so importing the package (and `dlb --help`) does not import torch.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from dlb_core.relevance import Relevance
 
 __version__ = "0.1.0"
+
+logging.getLogger("dlb").addHandler(logging.NullHandler())  # silent until the application says otherwise
 
 _HOMES = {
     "DLBacktrace": "backtrace",

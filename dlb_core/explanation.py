@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dlb_core.errors import ExplanationFileError
@@ -69,13 +70,12 @@ class Explanation:
         path = Path(folder)
         if path.exists() and not _is_ours(path):
             raise FileExistsError(f"{path} exists and is no explanation of ours: choose another folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        work = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+        work.mkdir(parents=True)
         try:
             _write(self, work)
             if path.exists():
                 shutil.rmtree(path)
-            os.chmod(work, 0o755)
             work.rename(path)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
@@ -109,8 +109,15 @@ class Explanation:
 
 
 def _is_ours(path: Path) -> bool:
-    names = {entry.name for entry in path.iterdir()} if path.is_dir() else {"?"}
-    return names <= {HEAD, TENSORS} or HEAD in names
+    """Is this an empty folder, or one that holds an earlier explanation and nothing else?"""
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() and not path.is_symlink() else {"?"}
+    if not names:
+        return True
+    if not {HEAD} <= names <= {HEAD, TENSORS}:
+        return False
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return bool(json.loads((path / HEAD).read_text("utf-8")).get("format") == FORMAT)
+    return False
 
 
 def _write(explanation: Explanation, folder: Path) -> None:
@@ -123,7 +130,8 @@ def _write(explanation: Explanation, folder: Path) -> None:
         for i, part in enumerate(parts if parts is not None else (value,)):
             flat[f"relevance/{name}" if parts is None else f"relevance/{name}/{i}"] = part
     target, targets = _encode(relevance.target, flat)
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in flat.items()}, folder / TENSORS)
+    # written as bytes, so that the file has the permissions of any new file
+    (folder / TENSORS).write_bytes(save({k: v.detach().cpu().contiguous().clone() for k, v in flat.items()}))
     head = {
         "format": FORMAT,
         "version": FORMAT_VERSION,

@@ -69,8 +69,9 @@ class Mode:
         if "bias" in settled and settled["bias"] not in BIAS_POLICIES:
             raise ValueError(f"bias={settled['bias']!r}: choose one of {', '.join(map(repr, BIAS_POLICIES))}")
         for name in ("eps", "tau"):
-            if name in settled and settled[name] is not None and not settled[name] > 0:
-                raise ValueError(f"{name}={settled[name]!r}: must be a positive number")
+            value = settled.get(name)
+            if value is not None and not (isinstance(value, (int, float)) and 0 < value < float("inf")):
+                raise ValueError(f"{name}={value!r}: must be a positive number")
         return BoundMode(self, MappingProxyType(settled))
 
 

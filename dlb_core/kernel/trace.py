@@ -43,8 +43,10 @@ def trace_export(
     """
     with torch.no_grad(), _quiet(), torch.random.fork_rng(devices=[]):
         if isinstance(model, ExportedProgram):
-            exported, signature = model, None
-            names = [_placeholder_name(s) for s in model.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
+            exported = model
+            specs = model.graph_signature.input_specs
+            names = [str(s.arg.name) for s in specs if s.kind is InputKind.USER_INPUT]
+            signature = _signature_of(model, names)
         else:
             check_module(model)
             signature = inspect.signature(model.forward)
@@ -207,8 +209,12 @@ def _place(error: BaseException | None) -> str:
     return f"\n  at {mine[-1].filename}:{mine[-1].lineno}: {mine[-1].line}" if mine else ""
 
 
-def _placeholder_name(spec: Any) -> str:
-    return str(spec.arg.name)
+def _signature_of(exported: ExportedProgram, names: list[str]) -> inspect.Signature | None:
+    """A program that takes plain tensors by position can be called by their names too."""
+    positional = pytree.tree_structure((tuple(names), {}))
+    if exported.call_spec.in_spec != positional or not all(name.isidentifier() for name in names):
+        return None
+    return inspect.Signature([inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names])
 
 
 _KINDS = {InputKind.PARAMETER: "parameter", InputKind.BUFFER: "buffer", InputKind.CONSTANT_TENSOR: "constant"}

@@ -13,9 +13,8 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from dlb_core.kernel.call import Call
-from dlb_core.kernel.facts import facts, note_activity
+from dlb_core.kernel.facts import note_activity
 from dlb_core.kernel.ledger import Ledger
-from dlb_core.kernel.ops import bound_arguments, tensor_arguments
 from dlb_core.kernel.packs import load_registry
 from dlb_core.kernel.plan import Layout, Plan, build_plan, lay_out
 from dlb_core.kernel.program import Input, Parameter, Program

@@ -43,9 +43,7 @@ class Shared:
     accounts: dict[str, float] = field(default_factory=dict)
 
 
-def linear(
-    w: Tensor, x: Tensor, addend: Tensor, r: Tensor, mode: ModeName, *, addend_receives: bool = False
-) -> Shared:
+def linear(w: Tensor, x: Tensor, addend: Tensor, r: Tensor, mode: ModeName, *, addend_receives: bool = False) -> Shared:
     """y_j = sum_i w[j, i] x[i] + addend[j]; `addend` holds zeros where there is no bias.
 
     An addend that is itself explained counts whatever the policy says.

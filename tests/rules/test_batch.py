@@ -20,7 +20,9 @@ def dense(x: Any, w: Any, b: Any) -> Any:
 
 
 def convolution(x: Any, w: Any, b: Any, mean: Any, var: Any) -> Any:
-    y = aten.batch_norm.default(aten.conv2d.default(x, w, b, [1, 1], [1, 1]), None, b, mean, var, False, 0.1, 1e-5, False)
+    y = aten.batch_norm.default(
+        aten.conv2d.default(x, w, b, [1, 1], [1, 1]), None, b, mean, var, False, 0.1, 1e-5, False
+    )
     return aten.max_pool2d.default(aten.relu.default(y), [2, 2])
 
 

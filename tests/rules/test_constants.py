@@ -20,7 +20,9 @@ every_mode = pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
 X = torch.tensor([1.5, -2.5, 0.5], dtype=torch.float64)
 R = torch.tensor([1.0, -2.0, 4.0], dtype=torch.float64)
 NUMBERS = [*constants.NUMBERS, *constants.SIZES]
-TENSORS = [n for n in constants.CALLS if n not in NUMBERS and "empty" not in n and n != "aten::eye"]  # known values, [3]
+TENSORS = [
+    n for n in constants.CALLS if n not in NUMBERS and "empty" not in n and n != "aten::eye"
+]  # known values, [3]
 
 
 @pytest.mark.parametrize("op", constants.CALLS)

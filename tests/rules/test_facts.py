@@ -217,9 +217,7 @@ CENTRED = {
     "(x - mean) * (1 / std)": lambda x, w: aten.mul.Tensor(
         aten.sub.Tensor(x, mean(x)), aten.reciprocal.default(deviation(x))
     ),
-    "w * (x - mean) / std": lambda x, w: aten.div.Tensor(
-        aten.mul.Tensor(w, aten.sub.Tensor(x, mean(x))), deviation(x)
-    ),
+    "w * (x - mean) / std": lambda x, w: aten.div.Tensor(aten.mul.Tensor(w, aten.sub.Tensor(x, mean(x))), deviation(x)),
     "2 * (x - mean) / std": lambda x, w: aten.div.Tensor(
         aten.mul.Scalar(aten.sub.Tensor(x, mean(x)), 2.0), deviation(x)
     ),
@@ -275,7 +273,7 @@ def test_a_region_of_one_source_is_elementwise(way: str, mode: ModeName) -> None
 
 @every_mode
 def test_two_sources_are_no_region(mode: ModeName) -> None:
-    done, r = run(lambda x, y: aten.add.Tensor(x, aten.mul.Tensor(y, aten.tanh.default(x))), mode, "x", "y")
+    done, _ = run(lambda x, y: aten.add.Tensor(x, aten.mul.Tensor(y, aten.tanh.default(x))), mode, "x", "y")
     assert bool(done["y"].any())
 
 

@@ -60,7 +60,10 @@ def test_every_move(mode: ModeName, case: Case) -> None:
 def _reshape(t: Tensors, draw: Any) -> dict[str, Any]:
     shape = draw(shapes(0, 4, sizes=(0, 3)))
     size = torch.Size(shape).numel()
-    return {"self": t.distinct(*shape), "shape": draw(st.sampled_from([[size], [1, size], [size, 1], list(shape)[::-1]]))}
+    return {
+        "self": t.distinct(*shape),
+        "shape": draw(st.sampled_from([[size], [1, size], [size, 1], list(shape)[::-1]])),
+    }
 
 
 def _transpose(t: Tensors, draw: Any) -> dict[str, Any]:
@@ -147,7 +150,7 @@ def _where(t: Tensors, draw: Any) -> dict[str, Any]:
 def _max_pool(t: Tensors, draw: Any) -> dict[str, Any]:
     kernel = [draw(st.integers(1, 3)), draw(st.integers(1, 3))]
     window = {"kernel_size": kernel, "stride": draw(st.sampled_from([[], [1], [2, 1]]))}
-    shape = draw(st.sampled_from([(2, 1), (2,)])) + (draw(st.integers(5, 6)), draw(st.integers(5, 6)))
+    shape = (*draw(st.sampled_from([(2, 1), (2,)])), draw(st.integers(5, 6)), draw(st.integers(5, 6)))
     padding = [draw(st.integers(0, k // 2)) for k in kernel]
     rest = {"padding": padding, "dilation": [draw(st.integers(1, 2))], "ceil_mode": draw(st.booleans())}
     return {"self": t.distinct(*shape), **window, **rest}

@@ -140,7 +140,10 @@ def test_four_equal_contributions_get_25_each(bias: str) -> None:
 
 
 def test_magnitudes_share_whatever_their_signs() -> None:
-    arguments = {"input": torch.tensor([[1.0, -1.0, 2.0]]).double(), "weight": torch.tensor([[1.0, 1.0, -1.0]]).double()}
+    arguments = {
+        "input": torch.tensor([[1.0, -1.0, 2.0]]).double(),
+        "weight": torch.tensor([[1.0, 1.0, -1.0]]).double(),
+    }
     done = bind_op(aten.linear.default, arguments, ["input"]).back(torch.tensor([[100.0]]).double())
     assert done["input"].tolist() == [pytest.approx([25.0, 25.0, 50.0])]
 

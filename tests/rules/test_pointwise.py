@@ -17,7 +17,9 @@ from .tensors import Tensors, broadcast_pair, checked, tensors
 
 aten = torch.ops.aten
 every_mode = pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
-ONE_TO_ONE = [c for c in CASES if isinstance(pack().find(c.op), Elementwise) and "quotient" not in pack().find(c.op).tags]
+ONE_TO_ONE = [
+    c for c in CASES if isinstance(pack().find(c.op), Elementwise) and "quotient" not in pack().find(c.op).tags
+]
 
 
 @every_mode

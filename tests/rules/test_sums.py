@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from . import oracle
 from .compare import assert_booked, assert_same
 from .harness import MODE_NAMES, MODES, ModeName, assert_conserved, bind, bind_op, call_op
-from .tensors import Tensors, broadcast_pair, both_dtypes, checked, tensors
+from .tensors import Tensors, both_dtypes, broadcast_pair, checked, tensors
 
 aten = torch.ops.aten
 every_mode = pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
