@@ -114,7 +114,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     warnings.simplefilter("ignore")  # torch's own, from the plain export
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}, {options.rounds} rounds\n")
+    machine = f"{torch.get_num_threads()} threads, {platform.machine()}"
+    print(f"torch {torch.__version__}, {machine}, medians of {options.rounds} rounds\n")
     print("| model | fb | epsilon | default | export | trace | fb memory | epsilon memory | default memory |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, make in MODELS.items():

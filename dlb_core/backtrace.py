@@ -12,11 +12,11 @@ from torch.export import ExportedProgram
 from dlb_core.engine import Engine, Prediction
 from dlb_core.explanation import Explanation
 from dlb_core.kernel.call import resolve
-from dlb_core.kernel.ledger import CHECKS
 from dlb_core.kernel.modes import BoundMode
 from dlb_core.kernel.packs import registry as load
 from dlb_core.kernel.plan import Plan
 from dlb_core.kernel.prepare import prepare
+from dlb_core.kernel.settle import CHECKS
 from dlb_core.kernel.trace import trace_export
 from dlb_core.relevance import Relevance
 from dlb_core.targets import Request

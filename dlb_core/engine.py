@@ -134,6 +134,7 @@ class Engine:
             name = self.input_names.get(start.name, start.name)
             raise ValueError(f"{name!r} depends on no explained input: choose another output, or explain_inputs=")
         plan = self.plan(mode, start)
+        self._check_through(through or {}, plan)
         slot = self.layout.slots[start.name]
         activations = prediction.activations
         shapes = activations.shapes
@@ -199,6 +200,12 @@ class Engine:
                 zeros = torch.zeros((*leading, *shapes[slot]), dtype=self.dtype, device=self.program.device)
                 tensors[names[node.name]] = zeros
         return tensors
+
+    def _check_through(self, through: Mapping[str, Any], plan: Plan) -> None:
+        reached = {t.slot for step in plan.steps for t in step.targets.values()} | {s.slot for s in plan.steps}
+        for name in through:
+            if self.layout.slots[self.node(name).name] not in reached:
+                raise ValueError(f"through names {name!r}, but no relevance reaches it in mode {plan.mode.name!r}")
 
     def _masks(self, through: Mapping[str, Iterable[int]], shapes: Sequence[Any]) -> dict[int, Tensor]:
         """Slot -> what of its relevance goes on: 1 on the chosen channels, 0 elsewhere."""

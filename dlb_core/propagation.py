@@ -12,9 +12,10 @@ from torch.utils import _pytree as pytree
 
 from dlb_core.errors import ConservationError
 from dlb_core.kernel.books import Books, Entry
-from dlb_core.kernel.ledger import CHECKS, Ledger, raise_on_loss, settle
+from dlb_core.kernel.ledger import Ledger
 from dlb_core.kernel.plan import Plan
 from dlb_core.kernel.run import Activations, run_relevance
+from dlb_core.kernel.settle import CHECKS, raise_on_loss, settle
 
 
 def propagate(
@@ -62,8 +63,7 @@ def propagate(
         table = sums.tolist()
     if check == "off":
         return kept, tuple(_unchecked(plan, row_seed) for row_seed in (seed if several else seed[None]))
-    names = [node.name for node in plan.layout.nodes]
-    ledgers = tuple(settle(entries, row, plan.steps, names, plan.dtype, input_names) for row in table)
+    ledgers = tuple(settle(entries, row, plan, input_names) for row in table)
     for ledger in ledgers:
         _judge(ledger, check)
     return kept, ledgers

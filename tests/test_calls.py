@@ -59,6 +59,21 @@ def x() -> Tensor:
     return torch.randn(3, 6)
 
 
+def test_the_calls_of_the_core_api() -> None:
+    torch.manual_seed(0)
+    model, x = Net().eval(), torch.randn(1, 3, 24, 24)
+    dlb = DLBacktrace(model=model, input_for_graph=(x,), device="cpu")
+    node_io = dlb.predict(x)
+    predicted = node_io[list(node_io)[-1]][1].argmax()
+    assert predicted == model(x).argmax()
+    relevance = dlb.evaluation(mode="default", multiplier=100.0, task="multi-class classification")
+    assert relevance.target == [int(predicted)]
+    assert relevance["x"].shape == x.shape
+    assert relevance["conv2d"].shape == (1, 16, 24, 24)
+    assert float(relevance["x"].sum()) == pytest.approx(100, abs=1e-3)
+    assert next(p for p in model.parameters()).device.type == "cpu"
+
+
 @pytest.mark.parametrize("form", ["tensor", "tuple", "dict", "mapping"])
 def test_one_input_may_come_alone_in_a_tuple_or_by_name(form: str, x: Tensor) -> None:
     forms: dict[str, Any] = {"tensor": x, "tuple": (x,), "dict": {"x": x}, "mapping": UserDict(x=x)}
@@ -167,6 +182,43 @@ def test_the_output_of_transformers_is_chosen_by_its_field() -> None:
     model, call = case.model(), case.example()
     explanation = DLBacktrace(model, call, output="logits").explain(**call)
     torch.testing.assert_close(explanation.output, model(**call).logits)
+
+
+def test_a_text_model_takes_its_first_arguments_by_position() -> None:
+    case = CASES["bert-sdpa"]
+    model, call = case.model(), case.example()
+    by_name = DLBacktrace(model, call)
+    by_position = DLBacktrace(model, (call["input_ids"], call["attention_mask"]))
+    assert_explains_alike(by_position.explain(*call.values()), by_name.explain(**call))
+    assert_explains_alike(by_position.explain(**call), by_name.explain(*call.values()))
+
+
+def test_integers_are_explained_where_a_lookup_reads_them() -> None:
+    case = CASES["bert-sdpa"]
+    call = {**case.example(), "token_type_ids": torch.randint(0, 2, (2, 7))}
+    explanation = DLBacktrace(case.model(), call).explain(**call)
+    assert {name: tuple(t.shape) for name, t in explanation.inputs.items()} == {
+        "input_ids": (2, 7),
+        "token_type_ids": (2, 7),
+    }
+    assert sum(explanation.ledger.inputs.values()) == pytest.approx(200, abs=1e-3)
+
+
+def test_a_cast_integer_is_explained_only_when_it_is_listed() -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 2)
+
+        def forward(self, counts: Tensor) -> Tensor:
+            return self.fc(counts.float())
+
+    counts = torch.randint(0, 5, (3, 6))
+    with pytest.raises(ValueError, match="explain_inputs="):
+        DLBacktrace(Counts().eval(), counts).explain(counts)
+    explanation = DLBacktrace(Counts().eval(), counts, explain_inputs=["counts"]).explain(counts)
+    assert explanation.inputs["counts"].shape == (3, 6)
+    assert explanation.ledger.inputs == pytest.approx({"counts": 300.0}, abs=1e-3)
 
 
 def exported(model: nn.Module, x: Tensor) -> ExportedProgram:

@@ -204,3 +204,15 @@ def test_several_targets_equal_one_by_one(traced: Traced, mode: str) -> None:
         for (name, many), (_, one) in zip(leaves(together.relevance), leaves(alone.relevance), strict=True):
             assert_same(many[i], one, EQUAL[traced.dtype], name)
         assert together.ledger[i].accounts == pytest.approx(dict(alone.ledger.accounts), rel=1e-3, abs=1e-2)
+
+
+def test_an_input_of_zeros_loses_nothing(traced: Traced, mode: str) -> None:
+    """Every neuron of an image model's first layer is bright by its bias alone; a text says the same word throughout."""
+    call = {name: t if name == "attention_mask" else torch.zeros_like(t) for name, t in traced.call().items()}
+    ledger = traced.dlb.explain(**call, mode=mode).ledger
+    ends = math.fsum(ledger.inputs.values()) + math.fsum(ledger.accounts.values())
+    assert ends == pytest.approx(300, abs=end_tolerance(ledger, traced.dtype))
+    if mode == "default":
+        assert math.fsum(ledger.inputs.values()) == pytest.approx(
+            300 - sum(ledger.accounts[name] for name in traced.case.kept), abs=3e-3
+        )

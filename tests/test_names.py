@@ -185,6 +185,21 @@ def test_an_argument_may_be_called_output() -> None:
     assert float(sum(t.sum() for t in explanation.inputs.values())) == pytest.approx(200)
 
 
+def test_a_node_with_several_outputs_has_a_tuple() -> None:
+    class Splits(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.split([1, 2, 3], dim=1)[1] * 2
+
+    x = torch.randn(4, 6)
+    dlb = DLBacktrace(Splits().eval(), x)
+    relevance = dlb.explain(x, target=0, keep="all").relevance
+    (name,) = (name for name, value in relevance.items() if isinstance(value, tuple))
+    assert [part.shape for part in relevance[name]] == [part.shape for part in dlb.predict(x)[name].output]
+    assert [float(part.sum()) for part in relevance[name]] == [0, 400, 0]
+    several = dlb.explain(x, targets=[0, 1], keep=[name]).relevance[name]
+    assert [part.shape for part in several] == [(2, 4, 1), (2, 4, 2), (2, 4, 3)]
+
+
 def test_a_name_without_relevance_says_why() -> None:
     case = CASES["bert-sdpa"]
     call = case.example()

@@ -75,7 +75,7 @@ class Layout:
         """For every forward step, the slots that nobody reads after it."""
         if keep not in self._frees:
             stays = keep | {i for out in self.outputs for i in references(out)}
-            stays |= {self.slots[name] for name in self.program.parameters}
+            stays |= {self.slots[n.name] for n in self.nodes if n.op == "placeholder"}  # the caller holds these
             last: dict[int, int] = {}
             for index, step in enumerate(self.forward):
                 last[step.slot] = index  # a value nobody reads goes at once

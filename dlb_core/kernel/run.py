@@ -106,10 +106,7 @@ def run_relevance(
             if books is not None and books.detail:
                 books.relevance("in", step.slot, r)
             if through and step.slot in through:
-                mask = through[step.slot]
-                if books is not None:
-                    books.booked(step.slot, f"through:{step.node.name}", (r * (1 - mask)).sum())
-                r = r * mask
+                r = _masked(step.slot, step.node.name, r, through[step.slot], books)
             call = Call(step.node, step.bound, step.slot, step.receivers, values, activations.shapes, plan.dtype)
             try:
                 shares = step.formula.run(step.row.view(call), r, plan.mode)
@@ -119,11 +116,20 @@ def run_relevance(
             _deliver(step, shares, pending, activations.shapes, books)
     for slot, r in pending.items():  # what is left lies on inputs
         if slot not in slots_of_steps:
+            if through and slot in through:
+                r = _masked(slot, plan.layout.nodes[slot].name, r, through[slot], books)
             if books is not None:
                 books.relevance("input", slot, r)
             if slot in keep:
                 kept[slot] = r
     return kept
+
+
+def _masked(slot: int, name: str, r: Tensor, mask: Tensor, books: Books | None) -> Tensor:
+    """What goes on through the chosen channels; the rest is booked."""
+    if books is not None:
+        books.booked(slot, f"through:{name}", (r * (1 - mask)).sum())
+    return r * mask
 
 
 def _deliver(

@@ -33,7 +33,8 @@ def thrift(plan: Plan) -> Thrift:
     A chain of moves may also be made again from a root that is smaller than its end (keys that were repeated for
     grouped queries); the root is then kept instead.
     """
-    recipes, keep = _recipes(plan)
+    lasting = frozenset(plan.layout.slots[n.name] for n in plan.layout.nodes if n.op == "placeholder")
+    recipes, keep = _recipes(plan, lasting)
     rebuild: list[tuple[ForwardStep, ...]] = []
     last: dict[int, int] = {}
     made: set[int] = set()
@@ -46,7 +47,8 @@ def thrift(plan: Plan) -> Thrift:
             last |= dict.fromkeys((again.slot, *_operands(again)), index)
     frees: list[list[int]] = [[] for _ in plan.steps]
     for slot, index in last.items():
-        frees[index].append(slot)
+        if slot not in lasting:
+            frees[index].append(slot)
     return Thrift(frozenset(keep), tuple(rebuild), tuple(map(tuple, frees)))
 
 
@@ -54,10 +56,9 @@ def _operands(step: ForwardStep) -> set[int]:
     return set(references((step.args, dict(step.kwargs))))
 
 
-def _recipes(plan: Plan) -> tuple[dict[int, tuple[ForwardStep, ...]], set[int]]:
-    """Slot -> the steps that make it again, and what has to be kept for all of them."""
+def _recipes(plan: Plan, lasting: frozenset[int]) -> tuple[dict[int, tuple[ForwardStep, ...]], set[int]]:
+    """Slot -> the steps that make it again, and what has to be kept for all of them; `lasting` outlives the call."""
     layout = plan.layout
-    lasting = {layout.slots[n.name] for n in layout.nodes if n.op == "placeholder"}  # inputs outlive the call
     forward = {step.slot: step for step in layout.forward}
     recipes: dict[int, tuple[ForwardStep, ...]] = {}
     keep: set[int] = set()

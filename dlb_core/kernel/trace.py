@@ -47,17 +47,21 @@ def trace_export(
             specs = model.graph_signature.input_specs
             names = [str(s.arg.name) for s in specs if s.kind is InputKind.USER_INPUT]
             signature = _signature_of(model, names)
+            if dynamic_shapes != "auto":
+                raise ValueError("dynamic_shapes= is for tracing: an ExportedProgram has its shapes already")
         else:
             check_module(model)
             signature = inspect.signature(model.forward)
             args, kwargs = canonical_call(signature, args, kwargs)
-            names = input_names(signature, args, kwargs)
+            names = ["output_" if name == "output" else name for name in input_names(signature, args, kwargs)]
             exported = _export(model, args, dict(kwargs), names, dynamic_shapes)
         try:
             exported = exported.run_decompositions({})
         except Exception as error:
             raise TraceError(f"torch could not make the exported program functional: {error}") from error
     program = _read(exported, names, signature, device)
+    if isinstance(model, ExportedProgram) and (args or kwargs):
+        program.bind_inputs(args, kwargs)  # an example that does not fit is told now, not at the first call
     log.info("traced %d nodes, %d inputs", len(program.graph.nodes), len(program.inputs))
     return program
 

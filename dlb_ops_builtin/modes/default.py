@@ -25,8 +25,8 @@ def _magnitude(x: Tensor, mode: BoundMode) -> Tensor:
 
 
 def _portion(r: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
-    """s = R / n, and the relevance of outputs that no weight reaches (n = 0)."""
-    nothing = n == 0
+    """s = R / n, and the relevance of outputs that no weight reaches: n = 0, or so faint that R / n overflows."""
+    nothing = n < 1e8 * torch.finfo(n.dtype).tiny
     unreached = (r * nothing).sum()
     return r / n.masked_fill_(nothing, 1), unreached  # n is ours: it was just computed
 

@@ -138,7 +138,12 @@ def _note_statistics(node: fx.Node, row: Row, operands: dict[str, fx.Node], orig
 
 
 def _silence_mean(signal: fx.Node, origins: dict[fx.Node, Origin]) -> None:
-    """The mean that was subtracted before a normalising division is a statistic too."""
+    """The mean that was subtracted before a normalising division is a statistic too, seen through weights and moves."""
+    while signal.op == "call_function":
+        active = [source for source in signal.all_input_nodes if facts(source).active]
+        if len(active) != 1 or signal not in origins or origins[signal].root is signal:
+            break
+        (signal,) = active
     bound = bound_arguments(signal) if signal.op == "call_function" else {}
     x, mean = bound.get("self"), bound.get("other")
     if not isinstance(x, fx.Node) or not isinstance(mean, fx.Node) or signal not in origins:
@@ -151,8 +156,9 @@ def _silence_mean(signal: fx.Node, origins: dict[fx.Node, Origin]) -> None:
 def _note_gate(node: fx.Node, row: Row, operands: dict[str, fx.Node], origins: dict[fx.Node, Origin]) -> None:
     fact = facts(node)
     gates = {name for name, source in operands.items() if facts(source).gate}
-    if isinstance(row, (Product, Bilinear)) and len(operands) == 2 and len(gates) == 1 and fact.source is None:
-        fact.gates = frozenset(gates - fact.statistics)
+    beside = isinstance(row, (Product, Bilinear)) and len(operands) == 2 and len(gates) == 1
+    if beside and fact.source is None and not fact.statistics:
+        fact.gates = frozenset(gates)
     if "gate" in row.tags:
         fact.gate = True
     elif gates and gates == set(operands):
@@ -160,8 +166,8 @@ def _note_gate(node: fx.Node, row: Row, operands: dict[str, fx.Node], origins: d
         scalars = alone and isinstance(row, (Product, Sum)) and _others_scalar(node, row, operands)
         fact.gate = isinstance(row, Move) or scalars or (alone and "affine" in row.tags)
         fact.gate = fact.gate or (alone and "quotient" in row.tags and _others_scalar(node, row, operands))
-    if "quotient" in row.tags and "self" in gates and "other" in fact.statistics:
-        fact.gate = True  # renormalised weights
+    if fact.statistics and gates == set(operands) - fact.statistics:
+        fact.gate = True  # renormalised weights, by a quotient or by a product with the reciprocal
 
 
 def _others_scalar(node: fx.Node, row: Row, operands: dict[str, fx.Node]) -> bool:

@@ -16,7 +16,7 @@ NUMBERS = (
     *("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow", "eq", "ne", "lt", "le", "gt", "ge"),
     *("and_", "or_", "not_"),
 )
-SYMBOLS = ("sym_min", "sym_max", "sym_not", "sym_float", "sym_int", "sym_ite", "sym_sum", "sym_sqrt")
+SYMBOLS = ("sym_min", "sym_max", "sym_not", "sym_float", "sym_int", "sym_ite", "sym_sum", "_sym_sqrt")
 
 ROWS: list[Row] = [
     *(constant(f"aten::{name}") for name in (*COMPARISONS, *BITS, *STEPS, *FRESH, *SIZES)),

@@ -111,7 +111,7 @@ ROWS: list[Row] = [
         weight="weight",
         bias="bias",
         apply=lambda x, w, call: F.linear(x, w),
-        transpose=lambda s, w, call: s @ w,
+        transpose=lambda s, w, call: s @ w if w.dim() == 2 else s.unsqueeze(-1) * w,  # a flat weight: one unit
     ),
     _convolution("aten::conv1d.default", 1),
     _convolution("aten::conv2d.default", 2),

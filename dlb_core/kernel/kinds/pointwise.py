@@ -79,8 +79,13 @@ class SumView:
     def terms(self) -> dict[str, Any]:
         """Operand name -> the addend (with its sign or factor), a tensor or a number."""
         factors = self._row.factors(self.call) if self._row.factors else {}
-        values = {name: getattr(self.call, name) for name in self._row.x}
+        values = {name: self._addend(getattr(self.call, name)) for name in self._row.x}
         return {n: v if factors.get(n, 1) == 1 else v * factors[n] for n, v in values.items()}
+
+    def _addend(self, value: Any) -> Any:
+        """A mask or a count that is added is a number like any other."""
+        whole = isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex())
+        return value.to(self.call.dtype) if whole else value
 
     def back(self, name: str, r: Tensor) -> Tensor:
         """Relevance of the output's shape summed back to the operand's shape."""
