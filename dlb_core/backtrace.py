@@ -166,11 +166,13 @@ class DLBacktrace:
         options = {name: kwargs.pop(name) for name in [*kwargs] if not engine.program.takes(name)}
         bound = self._mode(mode, bias, options)
         start = engine.output_node if at is None else engine.node(at)
-        kept = engine.kept_for(engine.plan(bound, start), start)
+        plan = engine.plan(bound, start)
+        once = targets is None or not plan.dynamic
+        kept = engine.kept_for(plan, start, once=once)
         prediction = engine.forward(*_as_inputs(inputs, kwargs), temperature, keep=kept)
         output = engine.output_of(prediction)
         relevance = engine.relevance(
-            prediction, bound, request, targets=targets, through=through, keep=keep, at=at, consume=True
+            prediction, bound, request, targets=targets, through=through, keep=keep, at=at, consume=once
         )
         return Explanation(relevance=relevance, output=output, options=dict(bound.options))
 

@@ -87,9 +87,10 @@ class Engine:
             raise NonFiniteError(self._first_bad_node(tensors))
         return Prediction(activations, [_version(v) for v in activations.values], temperature)
 
-    def kept_for(self, plan: Plan, start: fx.Node) -> frozenset[int]:
-        """What an explanation keeps from its forward pass."""
-        return thrift(plan).keep | {self.layout.slots[start.name]} | self._mask_slots()
+    def kept_for(self, plan: Plan, start: fx.Node, *, once: bool) -> frozenset[int]:
+        """What an explanation keeps from its forward pass; `once`: one relevance pass follows, and may consume it."""
+        read = thrift(plan).keep if once else plan.reads
+        return read | {self.layout.slots[start.name]} | self._mask_slots()
 
     def output_of(self, prediction: Prediction) -> Tensor:
         """The explained output, divided by the temperature."""
@@ -106,13 +107,23 @@ class Engine:
                 raise StaleActivationsError(f"{what!r} was changed in place since predict: call predict again")
 
     def _first_bad_node(self, tensors: Mapping[fx.Node, Tensor]) -> str:
+        """Walks back from the output through bad values to where they began; a masked score is not on that way."""
         values = run_forward(self.layout, tensors, None).values
-        for node, value in zip(self.layout.nodes, values, strict=True):
-            if facts(node).active and isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
-                what = "input" if node.op == "placeholder" else "node"
-                name = self.input_names.get(node.name, node.name)
-                return f"the forward pass has NaN or infinite values, first at {what} {name!r}: look at what feeds it"
-        return "the model's output has NaN or infinite values that come from no explained input: check its weights"
+
+        def badness(node: fx.Node) -> int:
+            value = values[self.layout.slots[node.name]]
+            if not isinstance(value, Tensor) or not value.is_floating_point():
+                return 0
+            return 2 if bool((value.isnan() | value.isposinf()).any()) else int(bool(value.isneginf().any()))
+
+        node = self.output_node
+        while worse := [n for n in node.all_input_nodes if badness(n) and n.name not in self.program.parameters]:
+            node = max(worse, key=badness)
+        weights = [self.program.parameters[n.name].name for n in node.all_input_nodes if badness(n)]
+        what = "input" if node.op == "placeholder" else "node"
+        name = self.input_names.get(node.name, node.name)
+        advice = f"its weight {weights[0]!r} is not finite" if weights else "look at what feeds it"
+        return f"the forward pass has NaN or infinite values, first at {what} {name!r}: {advice}"
 
     # relevance
 

@@ -101,7 +101,7 @@ class Explanation:
         tensors = _read_tensors(path / TENSORS, head.get("sha256"))
         try:
             return _rebuild(head, tensors)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ExplanationFileError(f"{path / HEAD} is incomplete: {type(error).__name__}: {error}") from None
 
     def __str__(self) -> str:
@@ -188,7 +188,8 @@ def _ledger_out(ledger: Ledger) -> dict[str, Any]:
 
 
 def _ledger_in(data: dict[str, Any]) -> Ledger:
-    nodes = {name: NodeEntry(**entry) for name, entry in data.pop("by_node").items()}
+    by_node = data.pop("by_node").items()
+    nodes = {name: NodeEntry(**{**entry, "modules": tuple(entry["modules"])}) for name, entry in by_node}
     tolerance = data.pop("tolerance")
     return Ledger(**data, by_node=nodes, tolerance=math.inf if tolerance is None else tolerance)
 

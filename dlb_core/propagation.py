@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,8 +46,7 @@ def propagate(
         books = Books(detail=check != "ends") if check != "off" else None
         if books is not None:
             books.relevance("seed", slot, r)
-        last = consume and not (several and plan.dynamic)
-        kept = run_relevance(plan, activations, {slot: r}, keep=keep, books=books, consume=last, through=through)
+        kept = run_relevance(plan, activations, {slot: r}, keep=keep, books=books, consume=consume, through=through)
         if books is None:
             return kept, r.new_zeros(0)
         entries[:] = books.entries
@@ -75,7 +76,14 @@ def _judge(ledger: Ledger, check: str) -> None:
     except ConservationError as error:
         if check != "warn":
             raise
-        warnings.warn(str(error), stacklevel=4)
+        warnings.warn(str(error), stacklevel=_callers_level())
+
+
+def _callers_level() -> int:
+    """How far up the stack the caller's own line is, so that a warning points at it."""
+    home = str(Path(__file__).parent)
+    frames = [frame.filename for frame in reversed(traceback.extract_stack()[:-1])]
+    return next((i for i, name in enumerate(frames, 1) if not name.startswith(home)), 1)
 
 
 def _unchecked(plan: Plan, seed: Tensor) -> Ledger:

@@ -98,7 +98,7 @@ def test_traced_numbers_and_switches_are_part_of_the_trace(x: Tensor) -> None:
     model = Flexible().eval()
     dlb = DLBacktrace(model, {"x": x, "other": x, "scale": 3.0, "gated": True})
     torch.testing.assert_close(dlb.predict(x, x, scale=3.0, gated=True)["output"].output, model(x, x, None, 3.0, True))
-    with pytest.raises(InputMismatchError, match="'scale' is a constant of the trace: expected 3.0, got 4.0"):
+    with pytest.raises(InputMismatchError, match=r"'scale' is a constant of the trace: expected 3\.0, got 4\.0"):
         dlb.predict(x, x, scale=4.0, gated=True)
 
 

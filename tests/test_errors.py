@@ -81,7 +81,7 @@ def test_a_model_in_training_mode_is_refused(x: Tensor) -> None:
         DLBacktrace(model, x)
 
 
-@pytest.mark.parametrize("thing", [MLP, torch.nn.functional.relu, "model.pt2", None], ids=["class", "function", "path", "nothing"])
+@pytest.mark.parametrize("thing", [MLP, len, "model.pt2", None], ids=["class", "function", "path", "nothing"])
 def test_what_is_no_module_is_refused(thing: Any, x: Tensor) -> None:
     with pytest.raises(TraceError, match=f"expected an nn.Module or an ExportedProgram, got {type(thing).__name__}"):
         DLBacktrace(thing, x)
@@ -105,7 +105,7 @@ def test_an_untraceable_model_names_the_place_and_what_to_try(x: Tensor) -> None
 
 
 def test_a_model_that_fails_by_itself_is_told_apart(x: Tensor) -> None:
-    with pytest.raises(TraceError, match="the model itself fails on this input.*shapes cannot be multiplied"):
+    with pytest.raises(TraceError, match=r"the model itself fails on this input.*shapes cannot be multiplied"):
         DLBacktrace(nn.Linear(7, 2).eval(), x)
 
 
@@ -163,7 +163,7 @@ def test_an_unknown_mode_or_option_lists_the_choices(x: Tensor) -> None:
     dlb.predict(x)
     with pytest.raises(ValueError, match="unknown mode 'lrp'; the modes are: default, epsilon"):
         dlb.evaluation("lrp")
-    with pytest.raises(ValueError, match="has no option 'epsilon'; it has: .*eps="):
+    with pytest.raises(ValueError, match=r"has no option 'epsilon'; it has: .*eps="):
         dlb.evaluation("epsilon", epsilon=1e-3)
     with pytest.raises(ValueError, match="'nothing'"):
         dlb.explain(x, nothing=1)
@@ -232,7 +232,7 @@ RULES = {
     "shape": (
         "Shares({'x': r.sum(0)})",
         RuleError,
-        ["swoosh::swoosh.default", "node 'swoosh'", "pack faulty", "returned shape [6] for operand 'x' of shape [4, 6]"],
+        ["swoosh::swoosh.default", "node 'swoosh' (pack faulty", "returned shape [6] for operand 'x' of shape [4, 6]"],
     ),
     "operand": ("Shares({'y': r})", RuleError, ["gave relevance to 'y'", "operands are ['x']"]),
     "no shares": ("r", RuleError, ["swoosh::swoosh.default", "Shares"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -71,7 +72,7 @@ def test_the_node_table_follows_the_relevance(x: Tensor) -> None:
     records = books(MLP(), x).node_table().records()
     assert [record["node"] for record in records] == ["linear_2", "tanh", "linear_1", "relu", "linear"]
     assert records[0]["in"] == 300
-    for before, after in zip(records, records[1:], strict=False):
+    for before, after in pairwise(records):
         assert before["out"] == pytest.approx(after["in"], rel=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Every model of the zoo in every built-in mode, in float32 and float64: what holds for an explanation, holds for all."""
+"""Every model of the zoo in every built-in mode, in float32 and float64: what every explanation must hold."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_several_targets_equal_one_by_one(traced: Traced, mode: str) -> None:
 
 
 def test_an_input_of_zeros_loses_nothing(traced: Traced, mode: str) -> None:
-    """Every neuron of an image model's first layer is bright by its bias alone; a text says the same word throughout."""
+    """A first layer that is bright by its biases alone; a text that says one word throughout."""
     call = {name: t if name == "attention_mask" else torch.zeros_like(t) for name, t in traced.call().items()}
     ledger = traced.dlb.explain(**call, mode=mode).ledger
     ends = math.fsum(ledger.inputs.values()) + math.fsum(ledger.accounts.values())

@@ -180,7 +180,7 @@ def test_an_argument_may_be_called_output() -> None:
     node_io = dlb.predict(x)
     assert list(node_io)[-1] == "output"
     torch.testing.assert_close(list(node_io.values())[-1].output, (x * 2).relu())
-    assert list(node_io)[0] != "output"
+    assert next(iter(node_io)) != "output"
     explanation = dlb.explain(x, target=0)
     assert float(sum(t.sum() for t in explanation.inputs.values())) == pytest.approx(200)
 

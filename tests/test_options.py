@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -161,6 +162,15 @@ def test_temperature_divides_the_output(dlb: DLBacktrace, x: Tensor) -> None:
     seeds = dlb.evaluation(seed="probability")["output"].sum(-1)
     torch.testing.assert_close(seeds, probabilities)
     torch.testing.assert_close(dlb.explain(x, temperature=4.0).output, cold / 4)
+
+
+def test_several_targets_through_fused_attention_raise_no_warning() -> None:
+    case = CASES["bert-sdpa"]
+    call = case.example()
+    dlb = DLBacktrace(case.model(), call)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dlb.explain(**call, targets=[0, 1])
 
 
 def test_scaler_multiplies_the_units(dlb: DLBacktrace, x: Tensor) -> None:

@@ -176,7 +176,7 @@ def test_a_mode_of_a_third_party_is_used_by_name_and_has_its_options(packs: Site
     halved = dlb.evaluation("equal", keep=0.5)
     assert torch.allclose(halved["x"], torch.full((4, 6), 100 / 6 / 8))
     assert halved.ledger.accounts == pytest.approx({"swallowed": 350.0})
-    with pytest.raises(ValueError, match="mode 'equal' has no option 'eps'; it has: keep=1.0"):
+    with pytest.raises(ValueError, match=r"mode 'equal' has no option 'eps'; it has: keep=1\.0"):
         dlb.evaluation("equal", eps=1.0)
 
 

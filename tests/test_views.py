@@ -36,7 +36,12 @@ def test_a_node_of_the_graph_says_what_it_is(net: DLBacktrace) -> None:
     nodes: dict[str, dict[str, Any]] = dict(net.graph().nodes(data=True))
     conv = nodes["conv2d"]
     assert conv["op"] == "aten::conv2d.default"
-    assert (conv["kind"], conv["rule"], conv["pack"], conv["module"]) == ("linear", "linear", "builtin", "conv1")
+    assert (conv["kind"], conv["rule"], conv["pack"], conv["module"]) == (
+        "linear",
+        "default/linear",
+        "builtin",
+        "conv1",
+    )
     assert conv["parameters"] == ["conv1.weight", "conv1.bias"]
     assert conv["hyperparameters"] == {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1}
     batch, *rest = conv["shape"]

@@ -73,7 +73,9 @@ class Case:
             torch.manual_seed(0)
             return randomised(self.build()).to(dtype).eval()
 
-    def example(self, batch: int = 2, length: int | None = None, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    def example(
+        self, batch: int = 2, length: int | None = None, dtype: torch.dtype = torch.float32
+    ) -> dict[str, Tensor]:
         """Inputs by name: the same numbers at every call, the same rows first in a larger batch."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)

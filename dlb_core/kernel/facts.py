@@ -39,6 +39,14 @@ def facts(node: fx.Node) -> Facts:
     return found
 
 
+def row_of(node: fx.Node, program: Program, registry: Registry, mode: str | None = None) -> Row | None:
+    """The row for a node on the program's device and in its dtype; with `mode` None, of any mode."""
+    if node.op != "call_function":
+        return None
+    tensors = fake_tensors(node)
+    return registry.find(node.target, mode, program.device.type, tensors[0].dtype if tensors else None)
+
+
 def operand_nodes(node: fx.Node, row: Row) -> dict[str, fx.Node]:
     """Operand name -> the node that feeds it, for operands that are nodes."""
     bound = bound_arguments(node)
@@ -59,7 +67,7 @@ def note_activity(program: Program, registry: Registry, explain_inputs: Iterable
         if node.op == "placeholder":
             fact.active = node.name in explained
         elif node.op == "call_function":
-            row = registry.find(node.target)
+            row = row_of(node, program, registry)
             if row is None:
                 fact.active = any(facts(n).active for n in node.all_input_nodes)
                 if fact.active:
@@ -103,7 +111,7 @@ def _read_by_lookups(program: Program, registry: Registry) -> set[str]:
     """The integer inputs whose values reach a lookup's ids through moves."""
     reached: set[fx.Node] = set()
     for node in reversed(list(program.graph.nodes)):
-        row = registry.find(node.target) if node.op == "call_function" else None
+        row = row_of(node, program, registry)
         if isinstance(row, Lookup) or (isinstance(row, Move) and node in reached and not is_active_dtype(node)):
             reached.update(operand_nodes(node, row).values())
     return {n.name for n in reached if n.op == "placeholder"}

@@ -16,7 +16,7 @@ class NodeEntry:
 
     name: str
     op: str
-    module: str
+    modules: tuple[str, ...]  # the paths of the modules around it, outermost first
     rule: str
     pack: str
     into: float
@@ -25,6 +25,11 @@ class NodeEntry:
     scale: float
     tolerance: float = 1e-5
     edges: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def module(self) -> str:
+        """The path of the innermost module around the node; empty at the top."""
+        return self.modules[-1] if self.modules else ""
 
     @property
     def booked(self) -> float:
@@ -82,11 +87,13 @@ class Ledger:
     def by_module(self) -> dict[str, dict[str, float]]:
         """Module path -> units in, out and booked; booked over leaf modules + inputs = seed.
 
-        The relevance that enters a module comes from outside it (or is its seed); what leaves goes outside.
-        Nodes of no module are listed under the empty path; a node counts for every module around it.
+        The relevance that enters a module comes from outside it (or is its seed); what leaves goes outside. A node
+        counts for every module around it. Nodes of no module are listed under the empty path; nodes that lie in a
+        module beside its submodules, under ``path.(ops)``, so that the leaves hold every node once.
         """
         books: dict[str, dict[str, float]] = {}
-        inside = {name: _around(entry.module) for name, entry in self.by_node.items()}
+        containers = {path for entry in self.by_node.values() for path in entry.modules[:-1]}
+        inside = {name: _around(entry.modules, containers) for name, entry in self.by_node.items()}
         for name, units in self.seeded.items():
             for path in inside.get(name, ()):
                 _add(books, path, "in", units)
@@ -117,12 +124,11 @@ class Ledger:
         return f"Ledger(seed {self.seed:.6g} = {inputs} + accounts {accounts:.6g} + residual {self.residual:.1e})"
 
 
-def _around(module: str) -> list[str]:
-    """A module path and all its parents, the top (empty path) only for nodes outside every module."""
-    if not module:
-        return [""]
-    parts = module.split(".")
-    return [".".join(parts[:i]) for i in range(1, len(parts) + 1)]
+def _around(modules: tuple[str, ...], containers: set[str]) -> tuple[str, ...]:
+    """The modules around a node, and the line of a container's own ops."""
+    if not modules:
+        return ("",)
+    return (*modules, f"{modules[-1]}.(ops)") if modules[-1] in containers else modules
 
 
 def _add(books: dict[str, dict[str, float]], path: str, side: str, units: float) -> None:

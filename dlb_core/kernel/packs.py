@@ -100,6 +100,11 @@ def _collect(found: _Found, module: Any) -> None:
     marked = [n for n, f in vars(module).items() if getattr(f, f"{PROJECT}_impl", None) and n not in HOOKS]
     if bad := sorted({*misspelled, *marked}):
         raise PackError(f"unknown hook {', '.join(bad)}; the hooks are: {', '.join(HOOKS)}")
+    unmarked = [n for n in HOOKS if callable(f := getattr(module, n, None)) and not hasattr(f, f"{PROJECT}_impl")]
+    if unmarked:
+        raise PackError(
+            f"{', '.join(unmarked)} is not marked as a hook: decorate it with @hookimpl from dlb_core.rules"
+        )
     name = found.pack.name
     for rows in manager.hook.dlb_rules():
         for row in rows:
@@ -107,9 +112,15 @@ def _collect(found: _Found, module: Any) -> None:
                 raise PackError(f"dlb_rules returned {row!r}, which is no row; build rows with dlb_core.rules")
             found.rows.append(dataclasses.replace(row, pack=name))
     for modes in manager.hook.dlb_modes():
-        found.modes += [dataclasses.replace(mode, pack=name) for mode in modes]
+        for mode in modes:
+            if not isinstance(mode, Mode):
+                raise PackError(f"dlb_modes returned {mode!r}, which is no Mode of dlb_core.rules")
+            found.modes.append(dataclasses.replace(mode, pack=name))
     for passes in manager.hook.dlb_passes():
-        found.passes += passes
+        for graph_pass in passes:
+            if missing := [n for n in ("name", "order", "phase", "switch", "run") if not hasattr(graph_pass, n)]:
+                raise PackError(f"dlb_passes returned {graph_pass!r}, which lacks {', '.join(missing)}")
+            found.passes.append(graph_pass)
 
 
 def load_registry(entries: Iterable[metadata.EntryPoint], *, switch: str = "", strict: bool = False) -> Registry:
@@ -120,7 +131,10 @@ def load_registry(entries: Iterable[metadata.EntryPoint], *, switch: str = "", s
         _load(e) if e.name in on else _Found(Pack(e.name, e.dist.version if e.dist else "?", e.value, "off"))
         for e in entries
     ]
-    complaints = clashes({f.pack.name: f.rows for f in founds})
+    for found in founds:
+        if sum(other.pack.name == found.pack.name for other in founds) > 1 and not found.home:
+            found.fail(f"several packs are called {found.pack.name!r}: rename the entry point of all but one")
+    complaints = clashes({f.pack.name: f.rows for f in founds if f.pack.status == "loaded"})
     taken: dict[str, list[_Found]] = {}
     for found in founds:
         for mode in found.modes:

@@ -13,10 +13,10 @@ from torch import fx
 
 from dlb_core.errors import RuleError
 from dlb_core.kernel.call import Ref, references
-from dlb_core.kernel.facts import constant_name, facts, operand_nodes
+from dlb_core.kernel.facts import constant_name, facts, operand_nodes, row_of
 from dlb_core.kernel.kinds import Constant, Elementwise, Row, Site, argument
 from dlb_core.kernel.modes import BoundMode, Formula
-from dlb_core.kernel.ops import bound_arguments, fake_tensors, module_path, op_name
+from dlb_core.kernel.ops import bound_arguments, module_path, op_name
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
 from dlb_core.table import Table
@@ -105,8 +105,7 @@ def lay_out(program: Program, registry: Registry) -> Layout:
             return slice(template(a.start), template(a.stop), template(a.step))
         return a
 
-    device = program.device.type
-    rows = tuple(registry.find(n.target, None, device, _dtype(n)) if n.op == "call_function" else None for n in nodes)
+    rows = tuple(row_of(node, program, registry) for node in nodes)
 
     def step(node: fx.Node) -> ForwardStep:
         row = rows[slots[node.name]]
@@ -134,6 +133,7 @@ class Plan:
     mode: BoundMode
     steps: tuple[RelevanceStep, ...]  # last node first
     dtype: torch.dtype
+    memo: dict[str, Any] = field(default_factory=dict, repr=False)  # what others found out about this plan
 
     @cached_property
     def reads(self) -> frozenset[int]:
@@ -180,9 +180,12 @@ def build_plan(
 def _bind(node: fx.Node, layout: Layout, registry: Registry, mode: BoundMode) -> RelevanceStep:
     fact = facts(node)
     slots = layout.slots
-    declared = registry.find(node.target, mode.name, layout.program.device.type, _dtype(node))
+    declared = row_of(node, layout.program, registry, mode.name)
     if declared is None or isinstance(declared, Constant):
-        raise RuleError(f"node {node.name!r} ({op_name(node.target)}) is active but its row cannot carry relevance")
+        raise RuleError(
+            f"no rule for {op_name(node.target)} (node {node.name!r}) in mode {mode.name!r}: its rows are for other "
+            "modes; use one of those, or add a row without modes="
+        )
     bound = bound_arguments(node)
     if fact.source is not None:
         row: Row = declared.become(Elementwise, x=("source",))
@@ -220,11 +223,6 @@ def _bind(node: fx.Node, layout: Layout, registry: Registry, mode: BoundMode) ->
     # numbers that come out of the graph (sizes) are read by any rule that looks at its arguments
     reads.update(s for t in templates.values() for s in references(t) if _is_number(layout.nodes[s]))
     return RelevanceStep(node, slots[node.name], row, found, templates, receivers, targets, frozenset(reads), declared)
-
-
-def _dtype(node: fx.Node) -> torch.dtype | None:
-    tensors = fake_tensors(node)
-    return tensors[0].dtype if tensors else None
 
 
 def _node_or_none(value: Any) -> fx.Node | None:

@@ -72,7 +72,10 @@ class Registry:
     def find(
         self, target: Any, mode: str | None = None, device: str | None = None, dtype: torch.dtype | None = None
     ) -> Row | None:
-        """The most specific row for an op: exact overload, then mode, device and dtype of its own."""
+        """The most specific row for an op: exact overload, then mode, device and dtype of its own.
+
+        What is None is not asked about: any row will do there, one for all of them first.
+        """
         key = (target, mode, device, dtype)
         if key not in self._found:
             self._found[key] = self._find(*key)
@@ -86,15 +89,18 @@ class Registry:
         fitting = [
             row
             for row in rows
-            if (row.modes is None or mode in row.modes)
-            and (row.device is None or row.device == device)
-            and (row.dtypes is None or dtype in row.dtypes)
+            if (row.modes is None or mode is None or mode in row.modes)
+            and (row.device is None or device is None or row.device == device)
+            and (row.dtypes is None or dtype is None or dtype in row.dtypes)
         ]
         if not fitting:
             return None
-        best: Row = max(
-            fitting, key=lambda r: (r.modes is not None, r.device is not None, r.dtypes is not None, r.op == name)
-        )
+
+        def fit(row: Row) -> tuple[bool, ...]:
+            asked = ((row.modes, mode), (row.device, device), (row.dtypes, dtype))
+            return (*((mine is not None) == (wanted is not None) for mine, wanted in asked), row.op == name)
+
+        best: Row = max(fitting, key=fit)
         if getattr(best, "x", None) == ():  # the author named no operand
             names = tensor_arguments(target)
             operands: Any = {"x": names if isinstance(best, OpRule) else names[:1]}

@@ -113,6 +113,11 @@ def run_relevance(
             except Exception as error:
                 error.add_note(f"in the rule for {_where(step)}")
                 raise
+            if not isinstance(shares, Shares):
+                raise RuleError(
+                    f"the rule for {_where(step)} returned {type(shares).__name__}: "
+                    "return Shares({operand: relevance})"
+                )
             _deliver(step, shares, pending, activations.shapes, books)
     for slot, r in pending.items():  # what is left lies on inputs
         if slot not in slots_of_steps:

@@ -12,7 +12,7 @@ from torch import fx
 from dlb_core.errors import ConservationError, NonFiniteError
 from dlb_core.kernel.books import Entry
 from dlb_core.kernel.ledger import Ledger, NodeEntry
-from dlb_core.kernel.ops import fake_tensors, module_path, op_name
+from dlb_core.kernel.ops import fake_tensors, module_chain, op_name
 from dlb_core.kernel.plan import Plan, RelevanceStep
 
 #: allowed |in - out| per unit of sum |R| at a node
@@ -62,8 +62,9 @@ def settle(entries: Sequence[Entry], sums: Sequence[float], plan: Plan, input_na
             name = input_names.get(names[entry.slot], names[entry.slot])
             inputs[name] = inputs.get(name, 0.0) + value
             input_scale += size
+    seen = {entry.slot for entry in entries if entry.kind == "in"}  # none when only the ends were recorded
     by_node = {
-        step.node.name: _entry(step, nodes[step.slot], names, plan.dtype) for step in plan.steps if step.slot in nodes
+        step.node.name: _entry(step, nodes[step.slot], names, plan.dtype) for step in plan.steps if step.slot in seen
     }
     tolerances = [e.tolerance for e in by_node.values()]
     scales = [seed_scale, input_scale, *(e.scale for e in by_node.values())]
@@ -84,7 +85,7 @@ def _entry(step: RelevanceStep, sums: _NodeSums, names: Sequence[str], dtype: to
     return NodeEntry(
         name=step.node.name,
         op=op_name(step.node.target),
-        module=module_path(step.node),
+        modules=module_chain(step.node),
         rule=step.row.kind,
         pack=step.row.pack,
         into=sums.into,

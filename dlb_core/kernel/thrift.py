@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from torch import Tensor
 
@@ -11,6 +10,8 @@ from dlb_core.kernel.call import references
 from dlb_core.kernel.kinds import Move
 from dlb_core.kernel.ops import size_hint
 from dlb_core.kernel.plan import ForwardStep, Plan
+
+THRIFT = "thrift"
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,15 @@ class Thrift:
     frees: tuple[tuple[int, ...], ...]
 
 
-@lru_cache(maxsize=64)
 def thrift(plan: Plan) -> Thrift:
+    """The thrift of a plan, found once."""
+    if THRIFT not in plan.memo:
+        plan.memo[THRIFT] = _thrift(plan)
+    found: Thrift = plan.memo[THRIFT]
+    return found
+
+
+def _thrift(plan: Plan) -> Thrift:
     """An activation is made again when its kind is cheap (pointwise, a move) and its operands are kept anyway.
 
     A chain of moves may also be made again from a root that is smaller than its end (keys that were repeated for

@@ -24,11 +24,11 @@ class Case:
     label: str = ""
     program: Callable[..., Any] | None = None
 
-    def bind(self, arguments: Arguments, mode: ModeName = MODES[0]) -> Bound:
+    def bind(self, arguments: Arguments, mode: ModeName = MODES[0], *, passing: bool = False) -> Bound:
         """The case as a program bound to a mode."""
         if self.program is not None:
-            return bind(self.program, arguments, self.active, mode)
-        return bind_op(self.op, arguments, self.active, mode)
+            return bind(self.program, arguments, self.active, mode, passing=passing)
+        return bind_op(self.op, arguments, self.active, mode, passing=passing)
 
     def run(self, arguments: Arguments) -> Any:
         """The op itself."""

@@ -113,13 +113,20 @@ def bind(
     tensors: Mapping[str, Tensor],
     active: Iterable[str],
     mode: ModeName = MODES[0],
-    **options: Any,
+    *,
+    passing: bool = False,
 ) -> Bound:
-    """A program of ATen ops, written as a function of its tensors by name; those not in `active` are parameters."""
+    """A program of ATen ops, written as a function of its tensors by name; those not in `active` are parameters.
+
+    passing: every tensor goes through a node of its own first, so its value is freed unless a rule says it reads it.
+    """
     graph, values = fx.Graph(), {}
     tracer = fx.proxy.GraphAppendingTracer(graph)
     nodes = {name: graph.placeholder(name.replace(".", "_")) for name in tensors}
-    end = function(**{name: fx.Proxy(node, tracer) for name, node in nodes.items()}).node
+    given = {name: fx.Proxy(node, tracer) for name, node in nodes.items()}
+    if passing:
+        given = {name: torch.ops.aten.alias.default(proxy) for name, proxy in given.items()}
+    end = function(**given).node
     for name, node in nodes.items():
         values[node] = tensors[name]
     for node in graph.nodes:
@@ -138,7 +145,7 @@ def bind(
             each.run(program, pack())
     layout = lay_out(program, pack())
     name, bias = mode
-    bound_mode = pack().mode(name).bind(bias=bias, **options)
+    bound_mode = pack().mode(name).bind(bias=bias)
     plan = build_plan(layout, pack(), bound_mode, [end], _relevance_dtype(values[end]))
     return Bound(layout, plan, {nodes[n]: tensors[n] for n in active}, end)
 
@@ -150,7 +157,9 @@ def _relevance_dtype(output: Any) -> torch.dtype:
     return torch.float64 if wide else torch.float32
 
 
-def bind_op(op: Any, arguments: Mapping[str, Any], active: Iterable[str], mode: ModeName = MODES[0]) -> Bound:
+def bind_op(
+    op: Any, arguments: Mapping[str, Any], active: Iterable[str], mode: ModeName = MODES[0], *, passing: bool = False
+) -> Bound:
     """One op with its arguments by their schema names; elements of a list are called ``tensors.0``."""
     tensors: dict[str, Tensor] = {}
     for name, value in arguments.items():
@@ -170,7 +179,7 @@ def bind_op(op: Any, arguments: Mapping[str, Any], active: Iterable[str], mode: 
         by_name = {name: given(name, value) for name, value in arguments.items()}
         return tracer.create_proxy("call_function", op, *_as_called(op, by_name))
 
-    return bind(one, tensors, active, mode)
+    return bind(one, tensors, active, mode, passing=passing)
 
 
 def _as_called(op: Any, by_name: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -105,6 +105,20 @@ def test_twice_is_bit_identical(case: Case, mode: ModeName) -> None:
 
 @every_mode
 @every_case
+def test_a_rule_says_what_it_reads(case: Case, mode: ModeName) -> None:
+    """With every value freed that no rule asked for, relevance is the same."""
+    arguments = case.arguments(Tensors(14))
+    kept, freed = case.bind(arguments, mode), case.bind(arguments, mode, passing=True)
+    seed = seed_of(kept, Tensors(15))
+    expected, done = kept.back(seed), freed.back(seed)
+    assert list(done.relevance) == list(expected.relevance)
+    for name, value in expected.relevance.items():
+        assert torch.equal(done[name], value)
+    assert sorted(done.accounts.values()) == sorted(expected.accounts.values())
+
+
+@every_mode
+@every_case
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 def test_several_seeds_at_once_are_each_alone(case: Case, mode: ModeName) -> None:
     """Under vmap, as `targets=[...]` runs."""

@@ -63,7 +63,7 @@ CASES: list[Case] = [
     Case(aten.select.int, _with(2, 3, 4, dim=-2, index=-1), ("self",)),
     Case(aten.cat.default, _listed((2, 3), (2, 0), (2, 1), dim=-1), ("tensors.0", "tensors.1", "tensors.2")),
     Case(aten.cat.default, _listed((2, 3), (2, 2), dim=1), ("tensors.1",)),
-    Case(aten.cat.default, _listed((0,), (2, 3)), ("tensors.0", "tensors.1"), "empty beside anything"),
+    Case(aten.cat.default, _listed((0,), (2, 3), dim=1), ("tensors.0", "tensors.1"), "empty beside anything"),
     Case(aten.stack.default, _listed((2, 3), (2, 3), dim=-1), ("tensors.0", "tensors.1")),
     Case(aten.stack.default, _listed((2, 3), (2, 3), dim=0), ("tensors.0",)),
     Case(aten.split.Tensor, _with(2, 5, split_size=2, dim=-1), ("self",)),
