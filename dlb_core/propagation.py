@@ -60,7 +60,9 @@ def propagate(
         kept = pytree.tree_map(lambda *parts: torch.stack(parts), *(k for k, _ in runs))
         table = [s.tolist() for _, s in runs]
     else:
-        kept, sums = torch.func.vmap(one)(seed)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")  # torch's, of ops that it loops itself
+            kept, sums = torch.func.vmap(one)(seed)
         table = sums.tolist()
     if check == "off":
         return kept, tuple(_unchecked(plan, row_seed) for row_seed in (seed if several else seed[None]))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,8 +97,11 @@ def make_seed(output: Tensor, request: Request, context: Context, dtype: torch.d
             raise ValueError(
                 f"a weight tensor as target must have the output's shape {list(output.shape)}, got {list(target.shape)}"
             )
-        return Seed((target * request.multiplier * request.scaler).to(dtype), target, task)
-    if isinstance(target, Tensor):
+        units: Tensor | float = request.multiplier
+        if request.seed != "multiplier":
+            units = output if request.seed == "logit" else _probabilities(output, context)
+        return Seed((target * units * request.scaler).to(dtype), target, task)
+    if isinstance(target, (Tensor, np.ndarray, np.integer)):
         target = target.tolist()
     weights, chosen = _weights(output, target, task, request, context)
     return Seed(_units(output, weights, task, request, context).to(dtype), chosen, task)
@@ -161,7 +166,7 @@ def _index(target: Any, output: Tensor, sample: int, context: Context) -> tuple[
             )
         return (channel, mask.bool())
     if len(sizes) == 0:
-        if index not in ((0,), (1,)):
+        if index != (0,):
             raise ValueError(
                 f"target={target!r}: an output of shape {list(output.shape)} has one unit, so the target can only be 0"
             )
@@ -179,7 +184,8 @@ def _index(target: Any, output: Tensor, sample: int, context: Context) -> tuple[
 def _in_range(part: Any, size: int, what: str) -> None:
     if isinstance(part, slice):
         return
-    if not isinstance(part, int) or isinstance(part, bool) or not -size <= part < size:
+    whole = isinstance(part, SupportsIndex) and not isinstance(part, (bool, Tensor))
+    if not whole or not -size <= operator.index(part) < size:
         raise ValueError(f"{what} {part!r} is out of range: choose an int in 0 .. {size - 1}")
 
 

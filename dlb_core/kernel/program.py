@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from dlb_core.errors import InputMismatchError
-from dlb_core.kernel.ops import module_chain
+from dlb_core.kernel.ops import fake_tensors, module_chain
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Program:
 
     def __post_init__(self) -> None:
         for node in self.graph.nodes:
-            for path in module_chain(node):
-                self.modules[path] = node.name
+            if fake_tensors(node):  # not an assertion or a size
+                self.modules |= dict.fromkeys(module_chain(node), node.name)
 
     def resolve(self, name: str) -> str:
         """The node that answers to a node name, a module path or a name that a pass took out."""

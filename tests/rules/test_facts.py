@@ -73,6 +73,9 @@ NO_GATES = {
     "gate plus a value": lambda g: aten.add.Tensor(aten.sigmoid.default(g), g),
     "gate times a value": lambda g: aten.mul.Tensor(aten.sigmoid.default(g), aten.tanh.default(g)),
     "log-softmax": lambda g: aten.log_softmax.int(g, -1),
+    "gate beside a value": lambda g: aten.cat.default(
+        [aten.slice.Tensor(aten.sigmoid.default(g), 1, 0, 2), aten.slice.Tensor(g, 1, 2)], 1
+    ),
 }
 
 
