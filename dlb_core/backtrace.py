@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from dlb_core.choices import CHECKS, TRACERS, choose
 from dlb_core.engine import Engine, Prediction
 from dlb_core.explanation import Explanation
 from dlb_core.kernel.call import resolve
@@ -16,15 +17,12 @@ from dlb_core.kernel.modes import BoundMode
 from dlb_core.kernel.packs import registry as load
 from dlb_core.kernel.plan import Plan
 from dlb_core.kernel.prepare import prepare
-from dlb_core.kernel.settle import CHECKS
 from dlb_core.kernel.trace import trace_export
 from dlb_core.relevance import Relevance
 from dlb_core.targets import Request
 
 if TYPE_CHECKING:
     import networkx as nx
-
-TRACERS = ("auto", "export")
 
 
 class NodeIO(NamedTuple):
@@ -63,10 +61,8 @@ class DLBacktrace:
         check: str = "raise",
         relevance_dtype: torch.dtype | None = None,
     ) -> None:
-        if tracer not in TRACERS:
-            raise ValueError(f"tracer={tracer!r}: choose one of {', '.join(map(repr, TRACERS))}")
-        if check not in CHECKS:
-            raise ValueError(f"check={check!r}: choose one of {', '.join(map(repr, CHECKS))}")
+        choose("tracer", tracer, TRACERS)
+        choose("check", check, CHECKS)
         if relevance_dtype is not None and not relevance_dtype.is_floating_point:
             raise ValueError(f"relevance_dtype={relevance_dtype}: must be a floating dtype")
         registry = load()

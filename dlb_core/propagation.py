@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from dlb_core.choices import CHECKS, choose
 from dlb_core.errors import ConservationError
 from dlb_core.kernel.books import Books, Entry
 from dlb_core.kernel.ledger import Ledger
 from dlb_core.kernel.plan import Plan
 from dlb_core.kernel.run import Activations, run_relevance
-from dlb_core.kernel.settle import CHECKS, raise_on_loss, settle
+from dlb_core.kernel.settle import raise_on_loss, settle
 
 
 def propagate(
@@ -38,8 +39,7 @@ def propagate(
     seed: the output's shape, with a leading axis over seeds if `several`. Several seeds run at once under vmap;
     a plan with data-dependent shapes runs them one by one. check: "raise", "warn", "ends", "off".
     """
-    if check not in CHECKS:
-        raise ValueError(f"check={check!r}: choose one of {', '.join(map(repr, CHECKS))}")
+    choose("check", check, CHECKS)
     entries: list[Entry] = []
 
     def one(r: Tensor) -> tuple[dict[int, Any], Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, SupportsIndex
 
@@ -13,19 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-TASKS = (
-    "auto",
-    "binary-classification",
-    "multi-class classification",
-    "regression",
-    "bbox-regression",
-    "binary-segmentation",
-    "segmentation",
-    "token-classification",
-    "generation",
-)
-SEEDS = ("multiplier", "logit", "probability")
-MODEL_TYPES = (None, "encoder", "decoder", "encoder-decoder")
+from dlb_core.choices import MODEL_TYPES, SEEDS, TASKS, choose
 
 
 @dataclass(frozen=True)
@@ -45,9 +33,9 @@ class Request:
         return dataclasses.replace(self, target=target)
 
     def __post_init__(self) -> None:
-        _choose("task", self.task, TASKS)
-        _choose("seed", self.seed, SEEDS)
-        _choose("model_type", self.model_type, MODEL_TYPES)
+        choose("task", self.task, TASKS)
+        choose("seed", self.seed, SEEDS)
+        choose("model_type", self.model_type, MODEL_TYPES)
         for name in ("multiplier", "scaler"):
             value = getattr(self, name)
             if not math.isfinite(value) or value == 0:
@@ -76,11 +64,6 @@ class Seed:
     relevance: Tensor
     target: Any
     task: str
-
-
-def _choose(name: str, value: Any, choices: Sequence[Any]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, choices))}")
 
 
 def make_seed(output: Tensor, request: Request, context: Context, dtype: torch.dtype) -> Seed:

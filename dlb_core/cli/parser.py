@@ -7,22 +7,8 @@ import logging
 from typing import Any, NoReturn
 
 from dlb_core import __version__
+from dlb_core.choices import BIAS_POLICIES, SEEDS, TASKS
 from dlb_core.cli.failure import UsageError
-
-# Written down here, since the module that checks them imports torch; a test holds them against it.
-TASKS = (
-    "auto",
-    "binary-classification",
-    "multi-class classification",
-    "regression",
-    "bbox-regression",
-    "binary-segmentation",
-    "segmentation",
-    "token-classification",
-    "generation",
-)
-SEEDS = ("multiplier", "logit", "probability")
-BIAS = ("absorb", "redistribute")
 
 EXPLAIN_EXAMPLES = """\
 examples:
@@ -122,7 +108,7 @@ def _add_explain(commands: Any) -> None:
     how.add_argument(
         "--multiplier", type=float, default=100.0, metavar="UNITS", help="units at the output (default: %(default)g)"
     )
-    how.add_argument("--bias", choices=BIAS, help="what biases do with their share (default: the mode's)")
+    how.add_argument("--bias", choices=BIAS_POLICIES, help="what biases do with their share (default: the mode's)")
     how.add_argument("--seed", choices=SEEDS, default="multiplier", help="units from --multiplier, or the output's own")
 
     result = parser.add_argument_group("result")

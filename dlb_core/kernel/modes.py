@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from dlb_core.choices import BIAS_POLICIES, choose
 from dlb_core.kernel.call import Shares
 
 EPS = 1e-6  # the stabiliser of a mode that has no option of that name
-BIAS_POLICIES = ("absorb", "redistribute")
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Mode:
                 f"it has: {', '.join(f'{k}={v!r}' for k, v in self.options.items()) or 'none'}"
             )
         settled = {**self.options, **options}
-        if "bias" in settled and settled["bias"] not in BIAS_POLICIES:
-            raise ValueError(f"bias={settled['bias']!r}: choose one of {', '.join(map(repr, BIAS_POLICIES))}")
+        if "bias" in settled:
+            choose("bias", settled["bias"], BIAS_POLICIES)
         for name in ("eps", "tau"):
             value = settled.get(name)
             if value is not None and not (isinstance(value, (int, float)) and 0 < value < float("inf")):

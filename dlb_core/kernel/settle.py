@@ -17,7 +17,6 @@ from dlb_core.kernel.plan import Plan, RelevanceStep
 
 #: allowed |in - out| per unit of sum |R| at a node
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-2}
-CHECKS = ("raise", "warn", "ends", "off")
 
 
 @dataclass

@@ -47,16 +47,6 @@ def test_version(dlb):
     assert dlb("--version").out == f"dlb {dlb_core.__version__}\n"
 
 
-def test_the_parser_knows_the_same_words_as_the_library():
-    from dlb_core import targets
-    from dlb_core.cli import parser
-    from dlb_core.kernel.modes import BIAS_POLICIES
-
-    assert parser.TASKS == targets.TASKS
-    assert parser.SEEDS == targets.SEEDS
-    assert parser.BIAS == BIAS_POLICIES
-
-
 @pytest.mark.parametrize(
     ("argv", "said"),
     [

@@ -115,6 +115,7 @@ def bind(
     mode: ModeName = MODES[0],
     *,
     passing: bool = False,
+    **options: Any,
 ) -> Bound:
     """A program of ATen ops, written as a function of its tensors by name; those not in `active` are parameters.
 
@@ -145,7 +146,7 @@ def bind(
             each.run(program, pack())
     layout = lay_out(program, pack())
     name, bias = mode
-    bound_mode = pack().mode(name).bind(bias=bias)
+    bound_mode = pack().mode(name).bind(bias=bias, **options)
     plan = build_plan(layout, pack(), bound_mode, [end], _relevance_dtype(values[end]))
     return Bound(layout, plan, {nodes[n]: tensors[n] for n in active}, end)
 
@@ -158,7 +159,7 @@ def _relevance_dtype(output: Any) -> torch.dtype:
 
 
 def bind_op(
-    op: Any, arguments: Mapping[str, Any], active: Iterable[str], mode: ModeName = MODES[0], *, passing: bool = False
+    op: Any, arguments: Mapping[str, Any], active: Iterable[str], mode: ModeName = MODES[0], **options: Any
 ) -> Bound:
     """One op with its arguments by their schema names; elements of a list are called ``tensors.0``."""
     tensors: dict[str, Tensor] = {}
@@ -179,7 +180,7 @@ def bind_op(
         by_name = {name: given(name, value) for name, value in arguments.items()}
         return tracer.create_proxy("call_function", op, *_as_called(op, by_name))
 
-    return bind(one, tensors, active, mode, passing=passing)
+    return bind(one, tensors, active, mode, **options)
 
 
 def _as_called(op: Any, by_name: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -68,7 +68,7 @@ def test_the_map_and_its_bias_are_the_op(case: Case) -> None:
 @every_mode
 @every_case
 def test_units_are_conserved_and_finite(case: Case, mode: ModeName) -> None:
-    for signs, dtype, layout in product(SIGNS, DTYPES, ("reversed", "offset")):
+    for signs, (dtype, layout) in product(SIGNS, zip(DTYPES, ("reversed", "offset"), strict=True)):
         bound = case.bind(case.arguments(Tensors(3, dtype, signs, layout)), mode)
         done = bound.back(seed_of(bound, Tensors(4, dtype)))
         assert_conserved(done)

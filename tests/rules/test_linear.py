@@ -158,6 +158,24 @@ def test_adaptive_average_pooling(mode: ModeName, t: Tensors, size: tuple[int, i
     prove(aten.adaptive_avg_pool2d.default, {"self": t(2, *size), "output_size": list(out)}, t, mode)
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_stabiliser_takes_what_eps_says(sign: float) -> None:
+    """y = 3, eps = 1: a quarter goes to the stabiliser, whatever the sign of y."""
+    arguments = {"input": torch.tensor([[sign, 2 * sign]]).double(), "weight": torch.ones(1, 2).double()}
+    r = torch.tensor([[100.0]]).double()
+    done = bind_op(aten.linear.default, arguments, ["input"], ("epsilon", "absorb"), eps=1.0).back(r)
+    assert done["input"].tolist() == [pytest.approx([25.0, 50.0])]
+    assert done.booked("stabiliser") == pytest.approx(25.0)
+
+
+def test_the_floor_under_magnitudes_is_tau() -> None:
+    """|x| + tau with x = 0 and 2, tau = 1: shares of 1 and 3."""
+    arguments = {"input": torch.tensor([[0.0, -2.0]]).double(), "weight": torch.ones(1, 2).double()}
+    r = torch.tensor([[100.0]]).double()
+    done = bind_op(aten.linear.default, arguments, ["input"], MODES[0], tau=1.0).back(r)
+    assert done["input"].tolist() == [pytest.approx([25.0, 75.0])]
+
+
 def test_one_weight_of_another_op_is_not_enough() -> None:
     """The comparison sees a rule that is wrong by one weight: it can fail."""
     t = Tensors(2)
