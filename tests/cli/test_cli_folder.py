@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dlb_core import Explanation
-from dlb_core.kernel.ledger import TOLERANCE
+from dlb_core.kernel.settle import TOLERANCE
 
 EXPLAIN = ("explain", "model.py:load", "--input", "grey.png", "--out", "a/b/result")
 
