@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,7 @@ TARGETS: dict[str, Any] = {
     "number": 1,
     "tuple": (2,),
     "one per sample": [0, 1, 2],
+    "numpy numbers": [np.int64(0), np.int64(1), np.int64(2)],
     "weights": torch.eye(3),
     "span": slice(0, 2),
     "several": {"targets": [0, (1,), [2, 1, 0], torch.eye(3)]},
@@ -74,7 +76,7 @@ def test_every_form_of_target_survives(target: Any, tmp_path: Path) -> None:
     explained = DLBacktrace(Splits().eval(), x).explain(x, keep="all", **question)
     loaded = Explanation.load(explained.save(tmp_path / "it"))
     assert_same(explained, loaded)
-    assert repr(loaded.target) == repr(explained.target)
+    assert repr(loaded.target) == repr(explained.target)  # numbers, tuples, tensors: as they were
     assert loaded.relevance.several == explained.relevance.several
 
 

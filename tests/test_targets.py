@@ -59,6 +59,7 @@ CHOICES: dict[str, tuple[Any, list[int]]] = {
     "number tensor": (torch.tensor(2), [2, 2]),
     "numpy number": (np.int64(2), [2, 2]),
     "numpy array": (np.array([2, 0]), [2, 0]),
+    "list of number tensors": ([torch.tensor(2), torch.tensor(0)], [2, 0]),
     "list of numpy numbers": ([np.int64(2), np.int64(0)], [2, 0]),
     "callable, one per sample": (lambda output: output.argmin(1), [0, 1]),
     "callable, one for all": (lambda output: 2, [2, 2]),

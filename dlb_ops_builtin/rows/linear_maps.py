@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,12 +40,8 @@ def _conv_back(s: Tensor, w: Tensor, call: Call) -> Tensor:
 
 
 def _conv_apply(x: Tensor, w: Tensor, call: Call) -> Tensor:
+    """The convolution without its bias; an example may lack its batch dimension."""
     return _conv(x, w, call) if x.dim() == w.dim() else _conv(x.unsqueeze(0), w, call).squeeze(0)
-
-
-def _spread_scalars(values: Any, n: int) -> list[Any]:
-    """`stride=[2]` means the same for every dimension."""
-    return list(values) * n if len(values) == 1 else list(values)
 
 
 def _convolution(op: str, dims: int) -> Row:
@@ -57,20 +51,9 @@ def _convolution(op: str, dims: int) -> Row:
         weight="weight",
         bias="bias",
         bias_dim=-1 - dims,
-        apply=lambda x, w, call: _conv_apply(x, w, _Window(call, dims)),  # type: ignore[arg-type]
-        transpose=lambda s, w, call: _conv_back(s, w, _Window(call, dims)),  # type: ignore[arg-type]
+        apply=_conv_apply,
+        transpose=_conv_back,
     )
-
-
-class _Window:
-    """A convolution's hyperparameters, one number per dimension."""
-
-    def __init__(self, call: Call, dims: int) -> None:
-        self.stride = _spread_scalars(call.stride, dims)
-        self.padding = _spread_scalars(call.padding, dims)
-        self.dilation = _spread_scalars(call.dilation, dims)
-        self.groups = call.groups
-        self.shape = call.shape
 
 
 def _matmul_a(s: Tensor, b: Tensor, call: Call) -> Tensor:

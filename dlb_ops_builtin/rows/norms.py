@@ -29,7 +29,7 @@ def _per_channel(values: Tensor, dims: int) -> Tensor:
 ROWS: list[Row] = [
     normalise("aten::layer_norm", x="input", weight="weight", bias="bias"),
     normalise("aten::rms_norm", x="input", weight="weight"),
-    normalise("aten::group_norm", x="input", weight="weight", bias="bias", shift=_group_norm_shift, reads=("bias",)),
+    normalise("aten::group_norm", x="input", weight="weight", bias="bias", shift=_group_norm_shift),
     normalise(
         "aten::batch_norm",
         x="input",

@@ -23,7 +23,7 @@ every_mode = pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
 @st.composite
 def attentions(draw: Any, t: st.SearchStrategy[Tensors]) -> tuple[Tensors, dict[str, Any]]:
     make = draw(t)
-    batch, kv_heads, group = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    batch, kv_heads, group = draw(st.integers(0, 2)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
     queries, keys, dim, out = (draw(st.integers(1, 4)) for _ in range(4))
     arguments: dict[str, Any] = {
         "query": make(batch, kv_heads * group, queries, dim),

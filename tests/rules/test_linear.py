@@ -81,7 +81,7 @@ def convolution_arguments(draw: Any, dims: int, t: st.SearchStrategy[Tensors]) -
     spans = [d * (k - 1) + 1 - 2 * p for d, k, p in zip(dilation, kernel, padding, strict=True)]
     size = [max(1, span) + draw(st.integers(0, number - 2)) for span in spans]
     groups, into, out = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
-    batch = draw(st.sampled_from([(), (1,), (2,)]))
+    batch = draw(st.sampled_from([(), (0,), (1,), (2,)]))
     window = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     bias = make(out * groups) if draw(st.booleans()) else None
     weight = make(out * groups, into, *kernel)
