@@ -224,6 +224,8 @@ class Engine:
         for name, channels in through.items():
             slot = self.layout.slots[self.node(name).name]
             shape = shapes[slot]
+            if not isinstance(shape, torch.Size):
+                raise ValueError(f"through[{name!r}] has several outputs: name the node that takes one of them")
             axis = 1 if len(shape) == 4 else len(shape) - 1
             mask = torch.zeros(shape[axis], dtype=self.dtype, device=self.program.device)
             for channel in channels:
