@@ -209,8 +209,8 @@ class DLBacktrace:
 def _as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
-    if isinstance(inputs, (tuple, list)):
-        return tuple(inputs), {}
+    if isinstance(inputs, tuple):
+        return inputs, {}
     return (inputs,), {}
 
 

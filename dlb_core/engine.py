@@ -62,6 +62,8 @@ class Engine:
         """The node behind a node name, an input name or a module path; ValueError when there is none."""
         inputs = {i.name: i.node.name for i in self.program.inputs if i.node is not None}
         resolved = self.program.resolve(inputs.get(name, name))
+        if name == "output" and resolved not in self.layout.slots:
+            return self.output_node
         if resolved not in self.layout.slots:
             raise ValueError(f"{name!r} is no node or module of this model; see dlb.graph() for the names")
         return self.layout.nodes[self.layout.slots[resolved]]
@@ -227,6 +229,8 @@ class Engine:
             if not isinstance(shape, torch.Size):
                 raise ValueError(f"through[{name!r}] has several outputs: name the node that takes one of them")
             axis = 1 if len(shape) == 4 else len(shape) - 1
+            if not isinstance(channels, (list, tuple, set, frozenset, range)):
+                raise ValueError(f"through[{name!r}]={channels!r}: give a list of channels")
             mask = torch.zeros(shape[axis], dtype=self.dtype, device=self.program.device)
             for channel in channels:
                 if not 0 <= channel < shape[axis]:

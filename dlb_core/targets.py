@@ -84,10 +84,42 @@ def make_seed(output: Tensor, request: Request, context: Context, dtype: torch.d
         if request.seed != "multiplier":
             units = output if request.seed == "logit" else _probabilities(output, context)
         return Seed((target * units * request.scaler).to(dtype), target, task)
-    if isinstance(target, (Tensor, np.ndarray, np.integer)):
-        target = target.tolist()
+    target = _plain(target.tolist() if isinstance(target, Tensor) else target)
+    if target is not None:
+        _check_rank(request.task, output)
     weights, chosen = _weights(output, target, task, request, context)
     return Seed(_units(output, weights, task, request, context).to(dtype), chosen, task)
+
+
+RANKS = {
+    "binary-classification": (0, 1, 2),
+    "multi-class classification": (2,),
+    "token-classification": (3,),
+    "generation": (3,),
+    "segmentation": (4,),
+    "binary-segmentation": (4,),
+}
+
+
+def _check_rank(task: str, output: Tensor) -> None:
+    """A target needs no task; one that is given all the same must fit the output."""
+    ranks = RANKS.get(task, (output.dim(),))
+    if output.dim() not in ranks:
+        wanted = " or ".join(map(str, ranks))
+        raise ValueError(
+            f"task={task!r} expects an output of {wanted} dimensions, got {list(output.shape)}: leave task out"
+        )
+
+
+def _plain(target: Any) -> Any:
+    """The target with numpy's and torch's numbers as Python's; masks stay tensors."""
+    if isinstance(target, Tensor):
+        return target if target.dim() else target.item()
+    if isinstance(target, (np.ndarray, np.integer)):
+        return target.tolist()
+    if isinstance(target, (tuple, list)):
+        return type(target)(_plain(part) for part in target)
+    return target
 
 
 def _task(output: Tensor, request: Request, context: Context) -> str:

@@ -99,7 +99,7 @@ def explained_inputs(program: Program, registry: Registry, names: Iterable[str] 
     """The placeholder names of the inputs that receive relevance."""
     tensors = {i.name: i.node for i in program.inputs if i.node is not None}
     if names is not None:
-        asked = list(names)
+        asked = [names] if isinstance(names, str) else list(names)
         if unknown := [n for n in asked if n not in tensors]:
             raise ValueError(f"explain_inputs names {', '.join(unknown)}: the tensor inputs are {', '.join(tensors)}")
         return {tensors[n].name for n in asked}

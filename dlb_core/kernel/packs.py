@@ -82,7 +82,7 @@ def _load(entry: metadata.EntryPoint) -> _Found:
     try:
         module = entry.load()
         _collect(found, module)
-    except Exception as error:  # noqa: BLE001 - a third party's code: whatever it raises, the others go on
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a third party's code: whatever it raises, the others go on
         found.fail(f"{type(error).__name__}: {error}")
     return found
 
@@ -134,6 +134,12 @@ def load_registry(entries: Iterable[metadata.EntryPoint], *, switch: str = "", s
     for found in founds:
         if sum(other.pack.name == found.pack.name for other in founds) > 1 and not found.home:
             found.fail(f"several packs are called {found.pack.name!r}: rename the entry point of all but one")
+    names = {e.name for e in entries}
+    for found in founds:
+        if lost := sorted({str(row.replaces) for row in found.rows if row.replaces not in (None, *names)}):
+            found.fail(
+                f"says replaces={', '.join(map(repr, lost))}: no such pack; there are: {', '.join(sorted(names))}"
+            )
     complaints = clashes({f.pack.name: f.rows for f in founds if f.pack.status == "loaded"})
     taken: dict[str, list[_Found]] = {}
     for found in founds:

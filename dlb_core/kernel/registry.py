@@ -126,24 +126,25 @@ class Registry:
 
 
 def clashes(rows_by_pack: Mapping[str, Iterable[Row]]) -> dict[str, list[str]]:
-    """Pack -> complaints: rows that two packs bring without saying which one replaces the other."""
-    owners: dict[RowKey, list[Row]] = {}
+    """Pack -> complaints: rows that two packs bring without saying which one replaces the other.
+
+    A row for one overload and a row for all of them are rivals too when they come from different packs.
+    """
+    groups: dict[tuple[Any, ...], list[Row]] = {}
     for rows in rows_by_pack.values():
         for row in rows:
-            owners.setdefault(row_key(row), []).append(row)
+            groups.setdefault((family_name(row.op), *row_key(row)[1:]), []).append(row)
     complaints: dict[str, list[str]] = {}
-    for rivals in owners.values():
-        names = {row.pack for row in rivals}
+    for (family, *_), rivals in groups.items():
         for row in rivals:
-            others = sorted(names - {row.pack})
-            settled = all(
-                row.replaces == o or any(r.pack == o and r.replaces == row.pack for r in rivals) for o in others
-            )
-            if len([r for r in rivals if r.pack == row.pack]) > 1:
+            same = [r for r in rivals if r is not row and r.op == row.op and r.pack == row.pack]
+            others = [r for r in rivals if r.pack != row.pack and (r.op == row.op or family in (r.op, row.op))]
+            open_ = sorted({r.pack for r in others if row.replaces != r.pack and r.replaces != row.pack})
+            if same:
                 complaints.setdefault(row.pack, []).append(f"brings two rows for {row.op}")
-            elif others and not settled:
+            elif open_:
                 complaints.setdefault(row.pack, []).append(
-                    f"has a row for {row.op}, and so has {', '.join(others)}; "
-                    f"say replaces={others[0]!r} on the row that is to win"
+                    f"has a row for {row.op}, and so has {', '.join(open_)}; "
+                    f"say replaces={open_[0]!r} on the row that is to win"
                 )
     return complaints

@@ -42,7 +42,7 @@ def run_forward(layout: Layout, inputs: Mapping[fx.Node, Tensor], keep: frozense
         if isinstance(value, Tensor):
             shapes[slot] = value.shape
     frees = layout.frees(keep) if keep is not None else ()
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(layout.program.device.type, enabled=False):  # the trace says every dtype
         for index, step in enumerate(layout.forward):
             values[step.slot] = value = execute(step, values)
             shapes[step.slot] = value.shape if isinstance(value, Tensor) else _shapes(value)
@@ -88,7 +88,7 @@ def run_relevance(
         activations.values = []
     saving = thrift(plan) if consume else None
     slots_of_steps = {step.slot for step in plan.steps}
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(plan.layout.program.device.type, enabled=False):
         for index, step in enumerate(plan.steps):
             if saving is not None:
                 for again in saving.rebuild[index]:
@@ -106,7 +106,7 @@ def run_relevance(
             if books is not None and books.detail:
                 books.relevance("in", step.slot, r)
             if through and step.slot in through:
-                r = _masked(step.slot, step.node.name, r, through[step.slot], books)
+                r = _masked(plan, step.slot, r, through[step.slot], books)
             call = Call(step.node, step.bound, step.slot, step.receivers, values, activations.shapes, plan.dtype)
             try:
                 shares = step.formula.run(step.row.view(call), r, plan.mode)
@@ -122,7 +122,7 @@ def run_relevance(
     for slot, r in pending.items():  # what is left lies on inputs
         if slot not in slots_of_steps:
             if through and slot in through:
-                r = _masked(slot, plan.layout.nodes[slot].name, r, through[slot], books)
+                r = _masked(plan, slot, r, through[slot], books)
             if books is not None:
                 books.relevance("input", slot, r)
             if slot in keep:
@@ -130,9 +130,11 @@ def run_relevance(
     return kept
 
 
-def _masked(slot: int, name: str, r: Tensor, mask: Tensor, books: Books | None) -> Tensor:
+def _masked(plan: Plan, slot: int, r: Tensor, mask: Tensor, books: Books | None) -> Tensor:
     """What goes on through the chosen channels; the rest is booked."""
     if books is not None:
+        node = plan.layout.nodes[slot]
+        name = next((i.name for i in plan.layout.program.inputs if i.node is node), node.name)
         books.booked(slot, f"through:{name}", (r * (1 - mask)).sum())
     return r * mask
 
