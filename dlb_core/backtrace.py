@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -12,13 +13,16 @@ from torch.export import ExportedProgram
 from dlb_core.choices import CHECKS, TRACERS, choose
 from dlb_core.engine import Engine, Prediction
 from dlb_core.explanation import Explanation
-from dlb_core.kernel.call import resolve
+from dlb_core.kernel.call import Call, Shares, resolve
+from dlb_core.kernel.kinds import Row
+from dlb_core.kernel.layers import layer_op
 from dlb_core.kernel.modes import BoundMode
 from dlb_core.kernel.packs import registry as load
 from dlb_core.kernel.plan import Plan
 from dlb_core.kernel.prepare import prepare
 from dlb_core.kernel.trace import trace_export
 from dlb_core.relevance import Relevance
+from dlb_core.rules import layer_rule
 from dlb_core.targets import Request
 
 if TYPE_CHECKING:
@@ -65,15 +69,34 @@ class DLBacktrace:
         choose("check", check, CHECKS)
         if relevance_dtype is not None and not relevance_dtype.is_floating_point:
             raise ValueError(f"relevance_dtype={relevance_dtype}: must be a floating dtype")
-        registry = load()
         args, kwargs = _as_call(input_for_graph)
         where = None if device == "auto" else torch.device(device)
-        program = trace_export(model, args, kwargs, dynamic_shapes=dynamic_shapes, device=where)
-        layout = prepare(program, registry, switches={"fold": fold}, explain_inputs=explain_inputs)
-        index = _choose_output(program.outputs, program.output_names, output)
-        dtype = relevance_dtype or _relevance_dtype(program.outputs[index])
-        self._engine = Engine(registry, layout, index, dtype, _is_causal(model), check)
+        self._layers: list[Row] = []
+
+        def build() -> Engine:
+            registry = load().extended(self._layers) if self._layers else load()
+            program = trace_export(model, args, kwargs, dynamic_shapes=dynamic_shapes, device=where)
+            layout = prepare(program, registry, switches={"fold": fold}, explain_inputs=explain_inputs)
+            index = _choose_output(program.outputs, program.output_names, output)
+            dtype = relevance_dtype or _relevance_dtype(program.outputs[index])
+            return Engine(registry, layout, index, dtype, _is_causal(model), check)
+
+        self._build = build
+        self._engine = build()
         self._last: Prediction | None = None
+
+    def register_layer(self, cls: type[nn.Module], rule: Row | Callable[[Call, Any, BoundMode], Shares]) -> None:
+        """Gives a module class a rule: its nodes become one, here and in no other `DLBacktrace`.
+
+        rule: a formula `(call, r, mode) -> Shares` (it may read ``input`` and ``output``), a row made by `layer_rule`,
+        or a kind (`elementwise("mine")`: relevance passes). The model is traced again; call `predict` again.
+        """
+        row = rule if isinstance(rule, Row) else layer_rule(cls, reads=("input", "output"))(rule)
+        op = layer_op(cls)
+        self._layers = [known for known in self._layers if known.op != op]
+        self._layers.append(dataclasses.replace(row, op=op, pack="registered here"))
+        self._engine = self._build()
+        self._last = None
 
     def predict(self, *inputs: Any, temperature: float = 1.0, **kwargs: Any) -> dict[str, NodeIO]:
         """Runs the model and keeps every activation for the evaluations that follow.

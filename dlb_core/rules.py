@@ -35,6 +35,7 @@ from dlb_core.kernel.kinds import (
     sum_to,
     vjp,
 )
+from dlb_core.kernel.layers import layer_op
 from dlb_core.kernel.modes import BoundMode, Formula, Mode, formula
 from dlb_core.kernel.ops import bound_arguments, fake_tensors, module_path, op_name
 from dlb_core.kernel.packs import hookimpl
@@ -78,6 +79,7 @@ __all__ = [
     "fake_tensors",
     "formula",
     "hookimpl",
+    "layer_rule",
     "linear",
     "lookup",
     "module_path",
@@ -225,5 +227,21 @@ def rule(
     def make(run: Callable[[Call, Any, BoundMode], Shares]) -> OpRule:
         own = Formula(run, reads)
         return OpRule(op=op, x=tuple(operands), own=own, modes=modes, source=source, **_tags(common))
+
+    return make
+
+
+def layer_rule(
+    cls: type, *, reads: tuple[str, ...] = (), modes: tuple[str, ...] | None = None, **common: Any
+) -> Callable[[Callable[[Call, Any, BoundMode], Shares]], OpRule]:
+    """Decorator: a formula `(call, r, mode) -> Shares` for a module class, whose nodes become one.
+
+    The operands are what flows into the module: ``input``, then ``input_1``, ... in the order of first use; its
+    parameters come by their names in it, with ``_`` for dots. Return such rows from the hook ``dlb_layer_rules``.
+    """
+    source = _line()
+
+    def make(run: Callable[[Call, Any, BoundMode], Shares]) -> OpRule:
+        return OpRule(op=layer_op(cls), x=(), own=Formula(run, reads), modes=modes, source=source, **_tags(common))
 
     return make

@@ -52,3 +52,10 @@ class One(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.after(getattr(torch.ops.swoosh, self.op)(self.before(x)))
+
+
+class Swish2d(nn.Module):
+    """A layer whose pack has a rule for the whole of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.5 * x)

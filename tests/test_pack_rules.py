@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from fake_packs import Site, site
-from swoosh_ops import One, Swoosh
+from swoosh_ops import One, Swish2d, Swoosh
 from torch import nn
 from zoo import MLP
 
@@ -273,3 +273,25 @@ def test_without_packs_the_kernel_traces_and_says_what_it_lacks(monkeypatch: pyt
     monkeypatch.setenv("DLB_PACKS", "none")
     done = subprocess.run([sys.executable, "-c", NO_PACKS], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+LAYER_PACK = """
+from swoosh_ops import Swish2d
+from dlb_core.rules import layer_rule
+
+@layer_rule(Swish2d)
+def swish2d(call, r, mode): return Shares({"input": r})
+
+@hookimpl
+def dlb_layer_rules(): return [swish2d]
+"""
+
+
+def test_a_pack_brings_a_rule_for_a_module_class(packs: Site, x: torch.Tensor) -> None:
+    packs.add("swish", LAYER_PACK)
+    dlb = DLBacktrace(nn.Sequential(nn.Linear(6, 5), Swish2d(), nn.Linear(5, 2)).eval(), x)
+    records = dlb.plan("epsilon").table().records()
+    (layer,) = [row for row in records if row["op"].startswith("layer::")]
+    assert (layer["pack"], layer["module"], layer["relevance goes to"]) == ("swish", "1", "input")
+    relevance = dlb.explain(x, mode="epsilon", keep="all").relevance
+    torch.testing.assert_close(relevance["0"], relevance["1"])

@@ -11,9 +11,14 @@ from torch import Tensor, fx
 from torch._ops import OpOverload
 
 
-@lru_cache(maxsize=4096)
 def op_name(target: Any) -> str:
-    """``aten::add.Tensor`` for an overload, ``operator.mul`` for a Python function."""
+    """``aten::add.Tensor`` for an overload, ``operator.mul`` for a function, ``layer::<class>`` for a layer."""
+    layer: str | None = getattr(target, "dlb_op", None)
+    return _op_name(target) if layer is None else layer
+
+
+@lru_cache(maxsize=4096)
+def _op_name(target: Any) -> str:
     if isinstance(target, OpOverload):
         return f"{target._schema.name}.{target._overloadname}"
     module = getattr(target, "__module__", "").lstrip("_")
@@ -35,9 +40,18 @@ def op_schema(target: Any) -> str:
         return op_name(target)
 
 
-@lru_cache(maxsize=4096)
 def _parameters(target: Any) -> tuple[tuple[str, Any], ...]:
     """(name, default) of every parameter; `inspect.Parameter.empty` where there is no default."""
+    # a layer belongs to one program and must not outlive it in a cache
+    return _read_parameters(target) if hasattr(target, "dlb_op") else _known_parameters(target)
+
+
+@lru_cache(maxsize=4096)
+def _known_parameters(target: Any) -> tuple[tuple[str, Any], ...]:
+    return _read_parameters(target)
+
+
+def _read_parameters(target: Any) -> tuple[tuple[str, Any], ...]:
     if isinstance(target, OpOverload):
         empty = inspect.Parameter.empty
         return tuple((a.name, a.default_value if a.has_default_value() else empty) for a in target._schema.arguments)
@@ -63,9 +77,10 @@ def bound_arguments(node: fx.Node) -> dict[str, Any]:
     return bound
 
 
-@lru_cache(maxsize=4096)
 def tensor_arguments(target: Any) -> tuple[str, ...]:
-    """The names of an op's tensor (or tensor list) arguments."""
+    """The names of an op's tensor (or tensor list) arguments; of a layer, what flows in."""
+    if hasattr(target, "dlb_op"):
+        return tuple(name for name, _ in _parameters(target) if name.startswith("input"))
     if isinstance(target, OpOverload):
         return tuple(str(a.name) for a in target._schema.arguments if "Tensor" in str(a.type))
     return tuple(name for name, _ in _parameters(target))

@@ -36,6 +36,10 @@ class Hooks:
         """Rows for ops."""
 
     @hookspec
+    def dlb_layer_rules(self) -> list[Row]:  # type: ignore[empty-body]
+        """Rows for module classes, made by `layer_rule`."""
+
+    @hookspec
     def dlb_modes(self) -> list[Mode]:  # type: ignore[empty-body]
         """Modes."""
 
@@ -106,7 +110,7 @@ def _collect(found: _Found, module: Any) -> None:
             f"{', '.join(unmarked)} is not marked as a hook: decorate it with @hookimpl from dlb_core.rules"
         )
     name = found.pack.name
-    for rows in manager.hook.dlb_rules():
+    for rows in (*manager.hook.dlb_rules(), *manager.hook.dlb_layer_rules()):
         for row in rows:
             if not isinstance(row, Row):
                 raise PackError(f"dlb_rules returned {row!r}, which is no row; build rows with dlb_core.rules")

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from dlb_core.kernel.facts import note_activity
+from dlb_core.kernel.layers import collapse
 from dlb_core.kernel.plan import Layout, lay_out
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
@@ -16,10 +17,11 @@ log = logging.getLogger("dlb")
 def prepare(
     program: Program, registry: Registry, *, switches: Mapping[str, bool], explain_inputs: Iterable[str] | None
 ) -> Layout:
-    """Runs the packs' rewriting passes, marks what is active, runs the fact passes, assigns slots.
+    """Layers that have a rule collapse, packs rewrite, activity is marked, packs note facts, slots are assigned.
 
     Raises `UnsupportedOpError` before any pass that needs rows for all active ops.
     """
+    collapse(program, registry)
     _run(program, registry, switches, "rewrite")
     _drop_unread(program)
     note_activity(program, registry, explain_inputs)

@@ -58,6 +58,14 @@ class Registry:
     packs: list[Pack] = field(default_factory=list)
     _found: dict[tuple[Any, ...], Row | None] = field(default_factory=dict, repr=False)
 
+    def extended(self, rows: Iterable[Row]) -> Registry:
+        """A registry of its own with more rows; one for the same op is replaced."""
+        more = list(rows)
+        mine = {op: [r for r in known if all(r.op != m.op for m in more)] for op, known in self.rows.items()}
+        for row in more:
+            mine.setdefault(row.op, []).append(row)
+        return Registry(mine, self.modes, self.passes, self.packs)
+
     def add_rows(self, rows: Iterable[Row]) -> None:
         """Adds rows that were checked for clashes; a row that `replaces` a pack's row takes its place."""
         for row in rows:
@@ -76,6 +84,8 @@ class Registry:
 
         What is None is not asked about: any row will do there, one for all of them first.
         """
+        if hasattr(target, "dlb_op"):  # a layer belongs to one program: it is not kept here
+            return self._find(target, mode, device, dtype)
         key = (target, mode, device, dtype)
         if key not in self._found:
             self._found[key] = self._find(*key)
