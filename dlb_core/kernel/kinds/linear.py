@@ -31,12 +31,19 @@ class LinearView:
 
     @property
     def weight(self) -> Tensor | None:
-        return None if self.row.weight is None else getattr(self.call, self.row.weight)
+        if self.row.weight is None:
+            return None
+        weight: Tensor = getattr(self.call, self.row.weight)
+        factor = self.row.factor
+        return weight if factor is None else weight * factor(self.call)
 
     @property
     def bias(self) -> Tensor | None:
         value = None if self.row.bias is None else getattr(self.call, self.row.bias)
-        return self.row.lift_bias(value) if isinstance(value, Tensor) else None
+        if not isinstance(value, Tensor):
+            return None
+        lifted, factor = self.row.lift_bias(value), self.row.bias_factor
+        return lifted if factor is None else lifted * factor(self.call)
 
     @property
     def output(self) -> Tensor:
@@ -67,7 +74,9 @@ class LinearView:
 class Linear(Row):
     """y = A(x; weight) + bias. Without `weight` the map has fixed weights that are not negative.
 
-    `bias_dim` is the output dimension, from the right, on which a one-dimensional bias lies.
+    `bias_dim` is the output dimension, from the right, on which a one-dimensional bias lies; `factor(call)`
+    and `bias_factor(call)` what the op multiplies the map and the bias by (alpha=, beta=): they come with the
+    view's weight and bias, so `apply` leaves them out and magnitudes stay magnitudes.
     """
 
     kind: ClassVar[str] = "linear"
@@ -78,6 +87,8 @@ class Linear(Row):
     transpose: Callable[[Tensor, Any, Call], Tensor] | None = None
     transpose_weight: Callable[[Tensor, Any, Call], Tensor] | None = None
     bias_dim: int = -1
+    factor: Callable[[Call], Any] | None = None
+    bias_factor: Callable[[Call], Any] | None = None
 
     @property
     def carriers(self) -> tuple[str, ...]:
@@ -99,6 +110,8 @@ class Linear(Row):
             transpose_a=self.transpose,
             transpose_b=self.transpose_weight,
             bias_dim=self.bias_dim,
+            factor=self.factor,
+            bias_factor=self.bias_factor,
         )
         return both.narrow(site)
 
@@ -118,6 +131,8 @@ class Bilinear(Row):
     transpose_a: Callable[[Tensor, Any, Call], Tensor] | None = None
     transpose_b: Callable[[Tensor, Any, Call], Tensor] | None = None
     bias_dim: int = -1
+    factor: Callable[[Call], Any] | None = None
+    bias_factor: Callable[[Call], Any] | None = None
 
     @property
     def carriers(self) -> tuple[str, ...]:
@@ -125,15 +140,18 @@ class Bilinear(Row):
 
     def linear_in_a(self) -> Linear:
         """The map in its first operand, the second as weight."""
-        fields = {"bias": self.bias, "bias_dim": self.bias_dim}
-        return self.become(Linear, x=self.a, weight=self.b, apply=self.apply, transpose=self.transpose_a, **fields)
+        return self.become(
+            Linear, x=self.a, weight=self.b, apply=self.apply, transpose=self.transpose_a, **self._rest()
+        )
 
     def linear_in_b(self) -> Linear:
         """The map in its second operand, the first as weight."""
-        fields = {"bias": self.bias, "bias_dim": self.bias_dim}
         return self.become(
-            Linear, x=self.b, weight=self.a, apply=_swapped(self.apply), transpose=self.transpose_b, **fields
+            Linear, x=self.b, weight=self.a, apply=_swapped(self.apply), transpose=self.transpose_b, **self._rest()
         )
+
+    def _rest(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("bias", "bias_dim", "factor", "bias_factor")}
 
     def narrow(self, site: Site) -> Row:
         if self.a in site.receivers and self.b in site.receivers:
