@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from dlb_core.rules import Row
-from dlb_ops_builtin.rows import attention, constants, linear_maps, lookups, moves, norms, pointwise
+from dlb_ops_builtin.rows import (
+    attention,
+    constants,
+    convolutions,
+    linear_maps,
+    lookups,
+    moves,
+    norms,
+    picks,
+    pointwise,
+    resampling,
+)
 
 ALL: list[Row] = [
     *linear_maps.ROWS,
+    *convolutions.ROWS,
+    *resampling.ROWS,
     *pointwise.ROWS,
     *moves.ROWS,
+    *picks.ROWS,
     *norms.ROWS,
     *attention.ROWS,
     *lookups.ROWS,

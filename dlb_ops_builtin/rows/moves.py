@@ -86,9 +86,28 @@ def _max_pool2d(r: Tensor, call: Call) -> Tensor:
     return back
 
 
+def _repeat(r: Tensor, call: Call) -> Tensor:
+    """The copies lie beside each other once every dimension is cut into (how often, size)."""
+    shape: torch.Size = call.shape("self")
+    grown = (*[1] * (len(call.repeats) - len(shape)), *shape)
+    cut: Tensor = r.reshape([n for pair in zip(call.repeats, grown, strict=True) for n in pair])
+    return cut.sum(list(range(0, cut.dim(), 2))).reshape(shape) if cut.dim() else cut
+
+
+def _repeat_interleave(r: Tensor, call: Call) -> Tensor:
+    shape: torch.Size = call.shape("self")
+    if call.dim is None:
+        return r.reshape(*shape, call.repeats).sum(-1)
+    dim = call.dim % len(shape)
+    copies: Tensor = r.unflatten(dim, (shape[dim], call.repeats))
+    return copies.sum(dim + 1)
+
+
+SAME = ("clone", "alias", "detach", "_to_copy", "lift_fresh_copy", "contiguous", "to", "type_as")
+
 ROWS: list[Row] = [
-    *(move(op, back=_same) for op in ("aten::clone", "aten::alias", "aten::detach", "aten::_to_copy")),
-    *(move(op, back=_same) for op in ("aten::dropout", "aten::lift_fresh_copy", "aten::contiguous")),
+    *(move(f"aten::{op}", x="self", back=_same) for op in SAME),
+    *(move(f"aten::{op}", back=_same) for op in ("dropout", "feature_dropout")),
     # fake strides differ from real ones after attention: a view of the trace must be allowed to copy
     move("aten::view.default", back=_reshaped, forward=lambda self, size: self.reshape(size)),
     move("aten::_unsafe_view", back=_reshaped, forward=lambda self, size: self.reshape(size)),
@@ -101,17 +120,37 @@ ROWS: list[Row] = [
     move("aten::t", back=lambda r, call: r.t()),
     move("aten::permute", back=_permute),
     move("aten::expand", back=lambda r, call: sum_to(r, call.shape("self"))),
+    move("aten::expand_as", x="self", back=lambda r, call: sum_to(r, call.shape("self"))),
+    move("aten::broadcast_to", back=lambda r, call: sum_to(r, call.shape("self"))),
+    move("aten::view_as", x="self", back=_reshaped, forward=lambda self, other: self.reshape(other.shape)),
+    move("aten::reshape_as", x="self", back=_reshaped),
+    move("aten::swapaxes", back=lambda r, call: r.transpose(call.axis0, call.axis1)),
+    move("aten::swapdims", back=lambda r, call: r.transpose(call.dim0, call.dim1)),
+    move("aten::movedim", back=lambda r, call: r.movedim(call.destination, call.source)),
+    move("aten::numpy_T", back=lambda r, call: r.permute(list(range(r.dim()))[::-1])),
+    move("aten::repeat", back=_repeat),
+    move("aten::repeat_interleave.self_int", back=_repeat_interleave),
+    move("aten::roll", back=lambda r, call: r.roll([-n for n in call.shifts], call.dims)),
+    move("aten::flip", back=lambda r, call: r.flip(call.dims)),
+    move("aten::pixel_shuffle", back=lambda r, call: aten.pixel_unshuffle(r, call.upscale_factor)),
+    move("aten::pixel_unshuffle", back=lambda r, call: aten.pixel_shuffle(r, call.downscale_factor)),
     move("aten::slice.Tensor", back=_slice),
     move("aten::select.int", back=_select),
-    move("aten::cat", x="tensors", back=_cat),
+    *(move(f"aten::{op}", x="tensors", back=_cat) for op in ("cat", "concat")),
     move("aten::stack", x="tensors", back=_stack),
     move("aten::split", back=lambda r, call: torch.cat(r, call.dim)),
     move("aten::split_with_sizes", back=lambda r, call: torch.cat(r, call.dim)),
     move("aten::chunk", back=lambda r, call: torch.cat(r, call.dim)),
     move("aten::unbind", back=lambda r, call: torch.stack(r, call.dim)),
     move("operator.getitem", x="a", back=_item, forward=operator.getitem),
-    move("aten::where.self", x=("self", "other"), back=_where, reads=("condition",)),
-    move("aten::masked_fill.Scalar", x=("self", "value"), back=_masked_fill, reads=("mask",)),
+    *(
+        move(f"aten::where.{overload}", x=("self", "other"), back=_where, reads=("condition",))
+        for overload in ("self", "ScalarOther", "ScalarSelf")
+    ),
+    *(
+        move(f"aten::masked_fill.{overload}", x=("self", "value"), back=_masked_fill, reads=("mask",))
+        for overload in ("Scalar", "Tensor")
+    ),
     move("aten::gather", back=_gather, reads=("index",)),
     move("aten::max_pool2d", back=_max_pool2d, reads=("self",)),
 ]

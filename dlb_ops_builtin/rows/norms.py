@@ -22,6 +22,11 @@ def _group_norm_shift(call: Call) -> Tensor | None:
     return None if call.bias is None else _per_channel(call.bias, len(call.shape("input")))
 
 
+def _instance_norm_shift(call: Call) -> Tensor | None:
+    """With running statistics it is a batch norm; else only its bias is added."""
+    return _group_norm_shift(call) if call.use_input_stats else _batch_norm_shift(call)
+
+
 def _per_channel(values: Tensor, dims: int) -> Tensor:
     return values.reshape(-1, *[1] * (dims - 2))
 
@@ -38,4 +43,13 @@ ROWS: list[Row] = [
         shift=_batch_norm_shift,
         reads=("weight", "bias", "running_mean", "running_var"),
     ),
+    normalise(
+        "aten::instance_norm",
+        x="input",
+        weight="weight",
+        bias="bias",
+        shift=_instance_norm_shift,
+        reads=("weight", "bias", "running_mean", "running_var"),
+    ),
+    normalise("aten::_weight_norm", x="v", weight="g"),
 ]

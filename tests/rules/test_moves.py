@@ -14,6 +14,7 @@ from torch import Tensor
 from . import oracle
 from .case import Case
 from .cases import moves as table
+from .cases import picks
 from .harness import MODE_NAMES, MODES, ModeName, assert_conserved, bind_op
 from .tensors import Tensors, checked, dim_of, shapes, tensors
 
@@ -48,7 +49,7 @@ def prove(case: Case, arguments: dict[str, Any], t: Tensors, mode: ModeName = MO
 
 
 @every_mode
-@pytest.mark.parametrize("case", table.CASES, ids=str)
+@pytest.mark.parametrize("case", [*table.CASES, *picks.CASES], ids=str)
 def test_every_move(mode: ModeName, case: Case) -> None:
     t = Tensors(3)
     prove(case, case.arguments(t), t, mode)
@@ -203,3 +204,17 @@ def test_a_view_may_copy(op: Any) -> None:
     assert torch.equal(again.output, x.reshape(3, 4))
     r = t.normal(3, 4)
     assert torch.equal(again.back(r)["self"], r.reshape(2, 6))
+
+
+def test_ties_go_in_halves_and_equal_extremes_share() -> None:
+    x, y, r = (torch.tensor(v, dtype=torch.float64) for v in ([1.0, 5.0, 2.0], [1.0, 3.0, 4.0], [8.0, 2.0, 4.0]))
+    for op, mine in ((aten.maximum.default, [4.0, 2.0, 0.0]), (aten.minimum.default, [4.0, 0.0, 4.0])):
+        done = bind_op(op, {"self": x, "other": y}, ("self", "other")).back(r)
+        assert done["self"].tolist() == mine
+        assert (done["self"] + done["other"]).tolist() == r.tolist()
+    done = bind_op(aten.clamp.Tensor, {"self": x, "min": y, "max": y + 1}, ("self", "min", "max")).back(r)
+    assert done["self"].tolist() == [4.0, 0.0, 0.0]
+    assert done["min"].tolist() == [4.0, 0.0, 4.0]
+    assert done["max"].tolist() == [0.0, 2.0, 0.0]
+    equal = torch.tensor([3.0, 1.0, 3.0], dtype=torch.float64)
+    assert bind_op(aten.max.default, {"self": equal}, ("self",)).back(r.sum())["self"].tolist() == [7.0, 0.0, 7.0]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from ..case import Arguments, Case
 from ..tensors import Tensors
 
 aten = torch.ops.aten
+
+
+SAME = {"padding": "same", "dilation": [1], "groups": 2}
 
 
 def _dense(t: Tensors) -> Arguments:
@@ -57,6 +62,38 @@ def _averages(t: Tensors) -> Arguments:
     return {"self": t(2, 3, 6, 5), **window, "count_include_pad": False}
 
 
+def _transposed1d(t: Tensors) -> Arguments:
+    window = {"stride": [3], "padding": [1], "output_padding": [1], "groups": 2, "dilation": [2]}
+    return {"input": t(2, 4, 5), "weight": t(4, 3, 3), "bias": t(6), **window}
+
+
+def _transposed2d(t: Tensors) -> Arguments:
+    window = {"stride": [2, 1], "padding": [0, 1], "output_padding": [1, 0], "groups": 2}
+    return {"input": t(2, 4, 3, 4), "weight": t(4, 2, 2, 3), "bias": t(4), **window}
+
+
+def _transposed2d_alone(t: Tensors) -> Arguments:
+    return {"input": t(2, 3, 4), "weight": t(2, 3, 2, 2), "bias": t(3), "stride": [2]}
+
+
+def _transposed3d(t: Tensors) -> Arguments:
+    return {"input": t(1, 2, 2, 3, 3), "weight": t(2, 3, 2, 2, 2), "bias": t(3), "stride": [2, 1, 2]}
+
+
+def _same(dims: int) -> Callable[[Tensors], Arguments]:
+    """An even kernel: "same" pads one side more."""
+    return lambda t: {"input": t(2, 4, *[5] * dims), "weight": t(4, 2, *[2] * dims), "bias": t(4), **SAME}
+
+
+def _plus(a: str, b: str, *batch: int, bias: tuple[int, ...], **factors: float) -> Callable[[Tensors], Arguments]:
+    return lambda t: {"self": t(*bias), a: t(*batch, 3, 4), b: t(*batch, 4, 2), **factors}
+
+
+def _enlarged(*shape: int, align: bool) -> Callable[[Tensors], Arguments]:
+    size = [2 * n + 1 for n in shape[2:]]
+    return lambda t: {"input": t(*shape), "output_size": size, "align_corners": align, "scale_factors": None}
+
+
 def _both_and_each(op: object, arguments: object, a: str, b: str) -> list[Case]:
     return [Case(op, arguments, active) for active in ((a, b), (a,), (b,))]
 
@@ -84,4 +121,31 @@ CASES: list[Case] = [
     Case(aten.adaptive_avg_pool2d.default, lambda t: {"self": t(2, 3, 5, 7), "output_size": [2, 3]}, ("self",)),
     Case(aten.avg_pool2d.default, _averages, ("self",)),
     Case(aten.avg_pool2d.default, lambda t: {"self": t(3, 4, 4), "kernel_size": [2], "divisor_override": 3}, ("self",)),
+    Case(aten.conv_transpose1d.default, _transposed1d, ("input",)),
+    Case(aten.conv_transpose2d.input, _transposed2d, ("input",)),
+    Case(aten.conv_transpose2d.input, _transposed2d, ("input", "weight"), "made weights"),
+    Case(aten.conv_transpose2d.input, _transposed2d_alone, ("input",), "no batch"),
+    Case(aten.conv_transpose3d.input, _transposed3d, ("input",)),
+    Case(aten.conv1d.padding, _same(1), ("input",)),
+    Case(aten.conv2d.padding, _same(2), ("input",)),
+    Case(aten.conv3d.padding, _same(3), ("input",)),
+    Case(aten.conv2d.padding, lambda t: {"input": t(2, 5, 5), "weight": t(3, 2, 2, 2)}, ("input",), "no batch"),
+    *(
+        Case(aten.addmm.default, _plus("mat1", "mat2", bias=bias, beta=-2.0, alpha=0.5), active, str(bias))
+        for bias in ((2,), (3, 1))
+        for active in (("mat1",), ("mat2",), ("mat1", "mat2"), ("mat1", "mat2", "self"), ("mat1", "self"))
+    ),
+    *(
+        Case(aten.baddbmm.default, _plus("batch1", "batch2", 2, bias=(2, 3, 2), beta=0.5, alpha=-2.0), active)
+        for active in (("batch1",), ("batch1", "batch2", "self"))
+    ),
+    *_both_and_each(aten.mv.default, lambda t: {"self": t(3, 4), "vec": t(4)}, "self", "vec"),
+    Case(aten.adaptive_avg_pool1d.default, lambda t: {"self": t(2, 3, 7), "output_size": [3]}, ("self",)),
+    Case(aten.adaptive_avg_pool3d.default, lambda t: {"self": t(1, 2, 3, 5, 4), "output_size": [2, 3, 1]}, ("self",)),
+    Case(aten.avg_pool1d.default, lambda t: {"self": t(2, 3, 7), "kernel_size": [3], "padding": [1]}, ("self",)),
+    Case(aten.avg_pool3d.default, lambda t: {"self": t(1, 2, 3, 4, 4), "kernel_size": [2], "stride": [1]}, ("self",)),
+    Case(aten.cumsum.default, lambda t: {"self": t(2, 3, 4), "dim": -2}, ("self",)),
+    Case(aten.upsample_linear1d.vec, _enlarged(2, 3, 4, align=False), ("input",)),
+    *(Case(aten.upsample_bilinear2d.vec, _enlarged(2, 3, 4, 3, align=a), ("input",), str(a)) for a in (True, False)),
+    Case(aten.upsample_trilinear3d.vec, _enlarged(1, 2, 2, 3, 2, align=True), ("input",)),
 ]

@@ -26,6 +26,14 @@ def _batch(t: Tensors) -> Arguments:
     return {"input": t(2, 3, 4), "weight": t(3), "bias": t(3), **running, **rest}
 
 
+def _instance(t: Tensors) -> Arguments:
+    return {**{k: v for k, v in _batch(t).items() if k != "training"}, "use_input_stats": False}
+
+
+def _instance_alone(t: Tensors) -> Arguments:
+    return {**_without(_instance, "running_mean", "running_var")(t), "use_input_stats": True}
+
+
 def _without(arguments: Any, *names: str) -> Any:
     return lambda t: {name: None if name in names else value for name, value in arguments(t).items()}
 
@@ -55,6 +63,10 @@ CASES: list[Case] = [
     Case(aten.group_norm.default, _without(_group, "bias"), ("input",), "no bias"),
     Case(aten.batch_norm.default, _batch, ("input",)),
     Case(aten.batch_norm.default, _without(_batch, "weight", "bias"), ("input",), "plain"),
+    Case(aten.instance_norm.default, _instance, ("input",)),
+    Case(aten.instance_norm.default, _instance_alone, ("input",), "own statistics"),
+    Case(aten.instance_norm.default, _without(_instance_alone, "weight", "bias"), ("input",), "plain"),
+    Case(aten._weight_norm.default, lambda t: {"v": t.positive(3, 4), "g": t(3, 1)}, ("v",)),
     Case(aten.softmax.int, lambda t: {"self": t(2, 3), "dim": -1}, ("self",)),
     Case(aten._softmax.default, lambda t: {"self": t(2, 3), "dim": 0, "half_to_float": False}, ("self",)),
     Case(SDPA, _heads, ("query", "key", "value")),
