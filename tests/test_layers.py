@@ -107,3 +107,16 @@ def test_a_layer_rule_that_loses_units_or_the_shape_names_itself() -> None:
     dlb.register_layer(Swish, lambda call, r, mode: Shares({"input": r / 3}))
     with pytest.raises(Exception, match=r"not conserved at node .*layer::.*Swish"):
         dlb.explain(X)
+
+
+class AsFloat(nn.Module):
+    """Does nothing to what is float already: all that is traced of it is an assertion that nobody reads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(torch.float32)
+
+
+def test_a_layer_that_leaves_nothing_behind_is_no_obstacle() -> None:
+    dlb = DLBacktrace(nn.Sequential(nn.Linear(3, 4), AsFloat(), nn.Linear(4, 2)).eval(), X)
+    dlb.register_layer(AsFloat, lambda call, r, mode: Shares({"input": r}))
+    assert dlb.explain(X).ledger.inputs["input"] == pytest.approx(200, rel=1e-4)

@@ -112,6 +112,10 @@ class Call:
             return self._shapes[argument.slot]
         return torch.Size()  # a number: it broadcasts like a 0-d tensor
 
+    def takes(self, name: str) -> bool:
+        """Has the op an argument of this name?"""
+        return name in self._bound
+
     @property
     def dtype(self) -> torch.dtype:
         """The dtype in which relevance flows."""

@@ -68,6 +68,8 @@ def _collapse(program: Program, registry: Registry, key: str, name: str, nodes: 
     flows = [n for n in outer if n.name not in program.parameters]
     parameters = [n for n in outer if n.name in program.parameters]
     ends = [n for n in nodes if n in program.outputs or any(user not in inside for user in n.users)]
+    if not ends:
+        return  # nothing outside reads it: it goes with what no output depends on
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     names = [f"input_{i}" if i else "input" for i in range(len(flows))]

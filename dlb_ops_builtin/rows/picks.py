@@ -97,7 +97,7 @@ def _split(r: Tensor, mine: Tensor, call: Call) -> tuple[Tensor, Tensor]:
 def _clamp(r: Tensor, call: Call) -> Shares:
     """The lower bound against x, then the upper bound against the winner of the two."""
     x, shares = call.self, {}
-    low, high = (getattr(call, n) if n in call._bound else None for n in ("min", "max"))
+    low, high = (getattr(call, n) if call.takes(n) else None for n in ("min", "max"))
     raised = x if low is None else torch.maximum(x, low)
     if high is not None:
         over = _wins(raised, high).to(r.dtype)
