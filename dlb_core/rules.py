@@ -7,7 +7,7 @@ with ``@hookimpl def dlb_rules(): return RULES`` and an entry point in the group
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +17,7 @@ from dlb_core.kernel.facts import Facts, facts, operand_nodes
 from dlb_core.kernel.kinds import (
     Attention,
     Bilinear,
+    Compound,
     Constant,
     Elementwise,
     Linear,
@@ -28,6 +29,7 @@ from dlb_core.kernel.kinds import (
     OpRule,
     Product,
     Row,
+    Share,
     Softmax,
     SoftmaxView,
     Sum,
@@ -41,12 +43,15 @@ from dlb_core.kernel.ops import bound_arguments, fake_tensors, module_path, op_n
 from dlb_core.kernel.packs import hookimpl
 from dlb_core.kernel.program import Parameter, Program
 from dlb_core.kernel.registry import GraphPass, Registry
+from dlb_core.kernel.unrolled import Cells, Unrolled
 
 __all__ = [
     "Attention",
     "Bilinear",
     "BoundMode",
     "Call",
+    "Cells",
+    "Compound",
     "Constant",
     "Elementwise",
     "Facts",
@@ -65,14 +70,17 @@ __all__ = [
     "Program",
     "Registry",
     "Row",
+    "Share",
     "Shares",
     "Softmax",
     "SoftmaxView",
     "Sum",
     "SumView",
+    "Unrolled",
     "attention",
     "bilinear",
     "bound_arguments",
+    "compound",
     "constant",
     "elementwise",
     "facts",
@@ -89,9 +97,11 @@ __all__ = [
     "operand_nodes",
     "product",
     "rule",
+    "share",
     "softmax",
     "sum_",
     "sum_to",
+    "unrolled",
     "vjp",
 ]
 
@@ -202,6 +212,41 @@ def move(op: str, x: Names = (), back: Callable[[Any, Call], Any] | None = None,
     operand, or `Shares` where constants take part (default: the op's vector-Jacobian product).
     """
     return Move(op=op, x=_tuple(x), back=back, source=_line(), **_tags(common))
+
+
+def share(
+    op: str,
+    *,
+    x: str,
+    weigh: Callable[[Tensor, Call], Tensor] | None = None,
+    gather: Callable[[Tensor, Call], Tensor] | None = None,
+    back: Callable[[Tensor, Call], Tensor] | None = None,
+    **common: Any,
+) -> Share:
+    """A reduction that is no sum: R_x = w / gather(w) R_y, `weigh(x, call)` >= 0 and `gather(w, call)` the plain sum
+    over what the op reduces, in its output's shape; equal shares where all w are zero. Or `back(r, call)` gives R_x.
+    """
+    return Share(op=op, x=x, weigh=weigh, gather=gather, back=back, source=_line(), **_tags(common))
+
+
+def compound(op: str, *, written: Callable[..., Any], **common: Any) -> Compound:
+    """An op written with others: `written` takes its arguments by name (those it needs) in ordinary torch code."""
+    return Compound(op=op, written=written, source=_line(), **_tags(common))
+
+
+def unrolled(
+    op: str,
+    *,
+    x: Names,
+    cell: Callable[..., Any],
+    example: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    activities: Callable[[frozenset[str]], Sequence[frozenset[str]]],
+    back: Callable[[Any, Call, Cells], Shares],
+    **common: Any,
+) -> Unrolled:
+    """An op that repeats a cell over data-dependent many steps: `back(r, call, cells)` walks them; see `Unrolled`."""
+    fields: dict[str, Any] = {"example": example, "activities": activities, "back": back}
+    return Unrolled(op=op, x=_tuple(x), cell=cell, source=_line(), **fields, **_tags(common))
 
 
 def lookup(op: str, *, ids: str, table: str, **common: Any) -> Lookup:

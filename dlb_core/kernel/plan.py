@@ -170,14 +170,14 @@ def build_plan(
     for node in reversed(layout.nodes):
         if node.op != "call_function" or node not in reached:
             continue
-        step = _bind(node, layout, registry, mode)
+        step = _bind(node, layout, registry, mode, dtype)
         steps.append(step)
         reached.update(layout.nodes[t.slot] for t in step.targets.values() if t.slot is not None)
     log.info("bound %d relevance steps for mode %r", len(steps), mode)
     return Plan(layout, mode, tuple(steps), dtype)
 
 
-def _bind(node: fx.Node, layout: Layout, registry: Registry, mode: BoundMode) -> RelevanceStep:
+def _bind(node: fx.Node, layout: Layout, registry: Registry, mode: BoundMode, dtype: torch.dtype) -> RelevanceStep:
     fact = facts(node)
     slots = layout.slots
     declared = row_of(node, layout.program, registry, mode.name)
@@ -196,7 +196,7 @@ def _bind(node: fx.Node, layout: Layout, registry: Registry, mode: BoundMode) ->
         sources = operand_nodes(node, declared)
         silent = fact.statistics | (fact.gates if mode.gates else frozenset())
         active = frozenset(n for n, s in sources.items() if facts(s).active and n not in silent)
-        row = declared.narrow(Site(node, bound, active, silent, mode.gates))
+        row = declared.narrow(Site(node, bound, active, silent, mode, registry, dtype, layout.program.device))
         operands = row.operands(bound)
         receivers = active & frozenset(operands)
         sources = {name: s for name, s in sources.items() if name in operands}

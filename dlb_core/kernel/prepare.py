@@ -10,6 +10,7 @@ from dlb_core.kernel.layers import collapse
 from dlb_core.kernel.plan import Layout, lay_out
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
+from dlb_core.kernel.written import expand
 
 log = logging.getLogger("dlb")
 
@@ -17,11 +18,13 @@ log = logging.getLogger("dlb")
 def prepare(
     program: Program, registry: Registry, *, switches: Mapping[str, bool], explain_inputs: Iterable[str] | None
 ) -> Layout:
-    """Layers that have a rule collapse, packs rewrite, activity is marked, packs note facts, slots are assigned.
+    """Layers that have a rule collapse, compound ops expand, packs rewrite, activity is marked, packs note facts, slots
+    are assigned.
 
     Raises `UnsupportedOpError` before any pass that needs rows for all active ops.
     """
     collapse(program, registry)
+    expand(program, registry)
     _run(program, registry, switches, "rewrite")
     _drop_unread(program)
     note_activity(program, registry, explain_inputs)

@@ -161,8 +161,16 @@ def _deliver(
         pending[target.slot] = share if before is None else _added(before, share)
     if books is not None:
         for name, amount in shares.accounts.items():
-            target = step.targets.get(name)
-            books.booked(step.slot, target.account if target is not None and target.account else name, amount)
+            books.booked(step.slot, _account(step, name), amount)
+
+
+def _account(step: RelevanceStep, name: str) -> str:
+    """An account that names an operand, alone or as ``bias:<operand>``, is that operand's."""
+    prefix, _, operand = name.rpartition(":")
+    target = step.targets.get(operand)
+    if target is None or not target.account:
+        return name
+    return f"{prefix}:{target.account.partition(':')[2]}" if prefix else target.account
 
 
 def _added(a: Any, b: Any) -> Any:

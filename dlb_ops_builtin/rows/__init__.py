@@ -5,6 +5,7 @@ from __future__ import annotations
 from dlb_core.rules import Row
 from dlb_ops_builtin.rows import (
     attention,
+    compounds,
     constants,
     convolutions,
     linear_maps,
@@ -13,7 +14,9 @@ from dlb_ops_builtin.rows import (
     norms,
     picks,
     pointwise,
+    recurrent,
     resampling,
+    shares,
 )
 
 ALL: list[Row] = [
@@ -25,6 +28,9 @@ ALL: list[Row] = [
     *picks.ROWS,
     *norms.ROWS,
     *attention.ROWS,
+    *shares.ROWS,
+    *compounds.ROWS,
+    *recurrent.ROWS,
     *lookups.ROWS,
     *constants.ROWS,
 ]

@@ -20,6 +20,7 @@ from dlb_core.kernel.plan import Layout, Plan, build_plan, lay_out
 from dlb_core.kernel.program import Input, Parameter, Program
 from dlb_core.kernel.registry import Registry
 from dlb_core.kernel.run import run_forward
+from dlb_core.kernel.written import expand
 from dlb_core.propagation import propagate
 
 EPS = 1e-6
@@ -140,6 +141,9 @@ def bind(
     parameters = {nodes[n].name: Parameter(n, "parameter", t) for n, t in tensors.items() if n not in active}
     spec = pytree.tree_structure(((), {}))
     program = Program(graph, inputs, spec, None, parameters, (end,), ("",), None)
+    dtype = _relevance_dtype(values[end])
+    expand(program, pack())
+    (end,) = program.outputs
     note_activity(program, pack(), active)
     for each in pack().passes:
         if each.phase == "facts":
@@ -147,7 +151,7 @@ def bind(
     layout = lay_out(program, pack())
     name, bias = mode
     bound_mode = pack().mode(name).bind(bias=bias, **options)
-    plan = build_plan(layout, pack(), bound_mode, [end], _relevance_dtype(values[end]))
+    plan = build_plan(layout, pack(), bound_mode, [end], dtype)
     return Bound(layout, plan, {nodes[n]: tensors[n] for n in active}, end)
 
 

@@ -46,7 +46,8 @@ def test_the_forward_is_the_op_and_leaves_inputs_alone(case: Case) -> None:
         expected = case.run(arguments)
         for mode in MODES:
             bound = case.bind(arguments, mode)
-            torch.testing.assert_close(bound.output, expected, rtol=0, atol=0)
+            near = 16 * torch.finfo(dtype).eps if pack().find(case.op).kind == "compound" else 0  # in another order
+            torch.testing.assert_close(bound.output, expected, rtol=near, atol=near)
             bound.back(seed_of(bound, Tensors(2, dtype)))
         for tensor, (values, version) in zip(tensors, before, strict=True):
             assert torch.equal(tensor, values)

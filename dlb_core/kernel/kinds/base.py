@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from dlb_core.kernel.call import Call
-from dlb_core.kernel.modes import Formula
+from dlb_core.kernel.modes import BoundMode, Formula
 
 R = TypeVar("R", bound="Row")
 
@@ -29,7 +29,15 @@ class Site:
     bound: Mapping[str, Any]  # argument name -> fx argument
     receivers: frozenset[str]
     silent: frozenset[str]  # statistics and gates: active, but they receive nothing
-    gates: bool  # does this mode withhold relevance from gates
+    mode: BoundMode
+    registry: Any  # the rows that a written form is bound to
+    dtype: torch.dtype  # in which relevance flows
+    device: torch.device
+
+    @property
+    def gates(self) -> bool:
+        """Does this mode withhold relevance from gates?"""
+        return self.mode.gates
 
     def is_scalar(self, name: str) -> bool:
         """Is this argument a number, or a constant tensor without dimensions?"""

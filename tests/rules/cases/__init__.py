@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from ..case import Case
-from . import linear_maps, moves, picks, pointwise, weighted
+from . import linear_maps, moves, picks, pointwise, weighted, written
 
-CASES: list[Case] = [*linear_maps.CASES, *pointwise.CASES, *moves.CASES, *picks.CASES, *weighted.CASES]
+CASES: list[Case] = [*linear_maps.CASES, *pointwise.CASES, *moves.CASES, *picks.CASES, *weighted.CASES, *written.CASES]

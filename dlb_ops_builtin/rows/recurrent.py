@@ -1,0 +1,234 @@
+"""Recurrent networks: the cells, and the ops that run a cell over time, layers and directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlb_core.rules import Call, Cells, Row, Shares, compound, unrolled
+
+Weight = Tensor | None
+
+
+def lstm(
+    x: Tensor,
+    h: Tensor,
+    c: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Weight = None,
+    b_hh: Weight = None,
+    w_hr: Weight = None,
+) -> tuple[Tensor, Tensor]:
+    """c' = f c + i g, h' = o tanh(c'), projected by w_hr where there is one (Hochreiter and Schmidhuber 1997)."""
+    i, f, g, o = (F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).chunk(4, -1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    h = o.sigmoid() * c.tanh()
+    return (h if w_hr is None else F.linear(h, w_hr)), c
+
+
+def gru(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Weight = None, b_hh: Weight = None) -> Tensor:
+    """h' = (1 - z) n + z h with n = tanh(W x + r (U h)) (Cho et al. 2014)."""
+    r_x, z_x, n_x = F.linear(x, w_ih, b_ih).chunk(3, -1)
+    r_h, z_h, n_h = F.linear(h, w_hh, b_hh).chunk(3, -1)
+    z = (z_x + z_h).sigmoid()
+    n = (n_x + (r_x + r_h).sigmoid() * n_h).tanh()
+    return (1 - z) * n + z * h
+
+
+def rnn_tanh(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Weight = None, b_hh: Weight = None) -> Tensor:
+    """h' = tanh(W x + U h) (Elman 1990)."""
+    return (F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).tanh()
+
+
+def rnn_relu(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Weight = None, b_hh: Weight = None) -> Tensor:
+    """h' = relu(W x + U h)"""
+    return (F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).relu()
+
+
+def _sequence(call: Call, data: Tensor) -> list[Tensor]:
+    """One tensor [samples, features] per time step; in a packed sequence the samples become fewer."""
+    if call.takes("batch_sizes"):
+        return list(data.split(call.batch_sizes.tolist()))
+    return list(data.unbind(1 if call.batch_first else 0))
+
+
+def _packed(call: Call, steps: Sequence[Tensor]) -> Tensor:
+    """The inverse of `_sequence`."""
+    if call.takes("batch_sizes"):
+        return torch.cat(list(steps))
+    return torch.stack(list(steps), 1 if call.batch_first else 0)
+
+
+@dataclass
+class _Lane:
+    """One direction of one layer: its cell runs over the steps and, later, back over them.
+
+    The state has a row for every sample; those that do not run in a step keep theirs.
+    """
+
+    cells: Cells
+    active: frozenset[str]  # the cell's arguments that receive in the first step
+    weights: Mapping[str, Tensor]
+    reverse: bool
+    backs: list[tuple[int, Callable[..., Shares]]] = field(default_factory=list)
+
+    def forward(self, steps: Sequence[Tensor], states: dict[str, Tensor]) -> list[Tensor]:
+        """The cell's output for every step, in the order of time."""
+        outputs: dict[int, Tensor] = {}
+        active = self.active
+        for t in range(len(steps))[:: -1 if self.reverse else 1]:
+            x = steps[t]
+            runs = {name: state[: len(x)] for name, state in states.items()}
+            new, back = self.cells[active]({"x": x, **runs, **self.weights})
+            outputs[t] = new[0]
+            for (name, state), part in zip(states.items(), new, strict=True):
+                states[name] = torch.cat([part, state[len(x) :]])
+            self.backs.append((t, back))
+            active |= set(states)
+        return [outputs[t] for t in range(len(steps))]
+
+    def back(self, r_steps: Sequence[Tensor], r_states: dict[str, Tensor]) -> Iterator[tuple[int, Shares]]:
+        """Relevance of the outputs and of the last states, back to every step; `r_states` becomes the first states'."""
+        for t, back in reversed(self.backs):
+            n = len(r_steps[t])
+            runs = [r[:n] for r in r_states.values()]
+            shares = back(runs[0] + r_steps[t], *runs[1:])
+            for name, r in r_states.items():
+                part = shares.relevance.get(name)
+                r_states[name] = torch.cat([torch.zeros_like(r[:n]) if part is None else part, r[n:]])
+            yield t, shares
+
+
+def _unroll(states: Mapping[str, str], data: str) -> Callable[[Any, Call, Cells], Shares]:
+    """The way back of an op whose cell carries `states` (cell argument -> operand); `data`: its sequence argument."""
+
+    def back(r: Any, call: Call, cells: Cells) -> Shares:
+        directions = 2 if call.bidirectional else 1
+        n_lanes = call.num_layers * directions
+        params: Sequence[Tensor] = call.params
+        each = len(params) // n_lanes
+        names = _weight_names(each, has_biases=call.has_biases)
+        first = {arg: getattr(call, operand) for arg, operand in states.items()}
+        receives = {arg for arg, operand in {"x": data, **states}.items() if operand in call.receivers}
+
+        steps = _sequence(call, getattr(call, data))
+        lanes: list[_Lane] = []
+        for layer in range(call.num_layers):
+            outputs = []
+            for direction in range(directions):
+                index = layer * directions + direction
+                weights = dict(zip(names, params[index * each : (index + 1) * each], strict=True))
+                active = frozenset(receives | {"x"} if layer else receives)
+                lanes.append(_Lane(cells, active, weights, direction == 1))
+                outputs.append(lanes[-1].forward(steps, {arg: state[index] for arg, state in first.items()}))
+            steps = [torch.cat(parts, -1) for parts in zip(*outputs, strict=True)]
+
+        accounts: dict[str, Tensor] = {}
+        to_states: dict[str, list[Tensor]] = {arg: [] for arg in states}
+        r_steps = _sequence(call, r[0])
+        for layer in reversed(range(call.num_layers)):
+            below: list[list[Tensor]] = [[] for _ in r_steps]
+            parts = [list(step.chunk(directions, -1)) for step in r_steps]
+            for direction in reversed(range(directions)):
+                index = layer * directions + direction
+                r_states = {arg: r[1 + i][index] for i, arg in enumerate(states)}
+                for t, shares in lanes[index].back([part[direction] for part in parts], r_states):
+                    if "x" in shares.relevance:
+                        below[t].append(shares.relevance["x"])
+                    for name, units in shares.accounts.items():
+                        account = _account(name, call, dict(states), names, index * each)
+                        accounts[account] = accounts[account] + units if account in accounts else units
+                for arg, part in r_states.items():
+                    to_states[arg].insert(0, part)
+            r_steps = [sum(step[1:], step[0]) for step in below if step]
+        relevance = {operand: torch.stack(to_states[arg]) for arg, operand in states.items()}
+        if r_steps:
+            relevance[data] = _packed(call, r_steps)
+        return Shares(relevance, accounts)
+
+    return back
+
+
+def _account(name: str, call: Call, states: Mapping[str, str], weights: Sequence[str], offset: int) -> str:
+    """A cell's account in the op's words: ``bias:b_ih`` is ``bias:params.2``; constants of its own are the op's."""
+    prefix, colon, what = name.partition(":")
+    if what in states:
+        return f"{prefix}:{states[what]}"
+    if what in weights:
+        return f"{prefix}:params.{offset + weights.index(what)}"
+    return f"{prefix}:{call.node.name}" if colon else name
+
+
+def _weight_names(each: int, *, has_biases: bool) -> tuple[str, ...]:
+    names = ("w_ih", "w_hh", *(("b_ih", "b_hh") if has_biases else ()))
+    return (*names, "w_hr") if each > len(names) else names
+
+
+def _row(op: str, cell: Callable[..., Any], gates: int, data: str, **states: str) -> Row:
+    """aten::lstm.input and its kin; `states`: what the cell carries -> the operand it starts from."""
+
+    def example(bound: Mapping[str, Any]) -> dict[str, Tensor]:
+        lanes = bound["num_layers"] * (2 if bound["bidirectional"] else 1)
+        names = _weight_names(len(bound["params"]) // lanes, has_biases=bound["has_biases"])
+        hidden, out = 5, 4 if "w_hr" in names else 5
+        sizes = {
+            "x": (2, 3),
+            "h": (2, out),
+            "c": (2, hidden),
+            "w_ih": (gates * hidden, 3),
+            "w_hh": (gates * hidden, out),
+            "b_ih": (gates * hidden,),
+            "b_hh": (gates * hidden,),
+            "w_hr": (out, hidden),
+        }
+        return {name: torch.empty(sizes[name], device="meta") for name in ("x", *states, *names)}
+
+    def activities(receivers: frozenset[str]) -> list[frozenset[str]]:
+        start = frozenset(arg for arg, operand in {"x": data, **states}.items() if operand in receivers)
+        above = start | {"x"}
+        return [start, above, start | set(states), above | set(states)]
+
+    return unrolled(
+        op,
+        x=(data, "hx", "params"),
+        cell=cell,
+        example=example,
+        activities=activities,
+        back=_unroll(states, data),
+        reads=("batch_sizes",),
+    )
+
+
+def _both(name: str, cell: Callable[..., Any], gates: int, **states: str) -> list[Row]:
+    return [_row(f"aten::{name}.{data}", cell, gates, data, **states) for data in ("input", "data")]
+
+
+def _lstm_cell(
+    input: Tensor, hx: Sequence[Tensor], w_ih: Tensor, w_hh: Tensor, b_ih: Weight, b_hh: Weight
+) -> tuple[Tensor, Tensor]:
+    return lstm(input, hx[0], hx[1], w_ih, w_hh, b_ih, b_hh)
+
+
+def _cell(cell: Callable[..., Any]) -> Callable[..., Any]:
+    def written(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Weight, b_hh: Weight) -> Any:
+        return cell(input, hx, w_ih, w_hh, b_ih, b_hh)
+
+    return written
+
+
+ROWS: list[Row] = [
+    *_both("lstm", lstm, 4, h="hx.0", c="hx.1"),
+    *_both("gru", gru, 3, h="hx"),
+    *_both("rnn_tanh", rnn_tanh, 1, h="hx"),
+    *_both("rnn_relu", rnn_relu, 1, h="hx"),
+    compound("aten::lstm_cell", written=_lstm_cell),
+    compound("aten::gru_cell", written=_cell(gru)),
+    compound("aten::rnn_tanh_cell", written=_cell(rnn_tanh)),
+    compound("aten::rnn_relu_cell", written=_cell(rnn_relu)),
+]
