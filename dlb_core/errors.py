@@ -48,30 +48,36 @@ class ConservationError(DLBError):
 
 @dataclass(frozen=True)
 class MissingOp:
-    """One op that no pack covers, at its first node."""
+    """One op that no pack covers, at its first node; `reason`: why its row does not support these arguments."""
 
     op: str
     schema: str
     node: str
     module: str
     count: int = 1
+    reason: str = ""
 
     def __str__(self) -> str:
         times = f", {self.count} nodes" if self.count > 1 else ""
-        return (
-            f"  {self.op}   (node {self.node!r} in module {self.module or '(top level)'!r}{times})\n    {self.schema}"
-        )
+        where = f"  {self.op}   (node {self.node!r} in module {self.module or '(top level)'!r}{times})"
+        return f"{where}\n    {self.reason or self.schema}"
 
 
 class UnsupportedOpError(DLBError):
-    """Ops of the model that depend on an explained input and have no rule; lists all of them."""
+    """Ops of the model that depend on an explained input and have no row, or none for their arguments; lists all."""
 
     def __init__(self, missing: Sequence[MissingOp], packs: Sequence[str], failed: Sequence[str]) -> None:
         self.missing = tuple(missing)
-        first = self.missing[0].op
-        lines = [f"no pack has a rule for {len(self.missing)} op(s) of this model:", *map(str, self.missing)]
+        unknown = [op for op in self.missing if not op.reason]
+        refused = [op for op in self.missing if op.reason]
+        lines: list[str] = []
+        if unknown:
+            lines += [f"no pack has a rule for {len(unknown)} op(s) of this model:", *map(str, unknown)]
+        if refused:
+            lines += [f"{len(refused)} op(s) have a rule, but not for these arguments:", *map(str, refused)]
         lines.append(f"packs looked in: {', '.join(packs) or 'none'}")
         lines += [f"pack that failed to load: {reason}" for reason in failed]
+        first = (unknown or refused)[0].op
         lines.append(
             f"What to do: install a pack that covers them, or add a row in a pack of your own, e.g.\n"
             f"    from dlb_core.rules import elementwise, hookimpl\n"

@@ -44,6 +44,7 @@ from dlb_core.kernel.packs import hookimpl
 from dlb_core.kernel.program import Parameter, Program
 from dlb_core.kernel.registry import GraphPass, Registry
 from dlb_core.kernel.unrolled import Cells, Unrolled
+from dlb_core.kernel.written import write
 
 __all__ = [
     "Attention",
@@ -103,6 +104,7 @@ __all__ = [
     "sum_to",
     "unrolled",
     "vjp",
+    "write",
 ]
 
 

@@ -126,7 +126,8 @@ class Call:
             return self._bound[name]
         base, dot, index = name.rpartition(".")
         if dot and base in self._bound:
-            return self._bound[base][int(index)]
+            listed = self._bound[base]
+            return listed[int(index)] if int(index) < len(listed) else None
         raise AttributeError(f"{self.node.target} has no argument {name!r}; it has {', '.join(self._bound)}")
 
     def _cast(self, value: Any) -> Any:

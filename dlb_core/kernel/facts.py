@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from dlb_core.errors import MissingOp, UnsupportedOpError
-from dlb_core.kernel.kinds import Constant, Lookup, Move, Row, argument
+from dlb_core.kernel.kinds import Compound, Constant, Lookup, Move, Row, argument
 from dlb_core.kernel.ops import bound_arguments, fake_tensors, is_active_dtype, module_path, op_name, op_schema
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
@@ -55,10 +55,10 @@ def operand_nodes(node: fx.Node, row: Row) -> dict[str, fx.Node]:
 
 
 def note_activity(program: Program, registry: Registry, explain_inputs: Iterable[str] | None = None) -> None:
-    """Marks every node that depends on an explained input, and checks that all of those have a row.
+    """Marks every node that depends on an explained input, and checks that all of those have a row that takes them.
 
     Explained are floating inputs and integer inputs that a lookup reads, or exactly `explain_inputs`. Raises
-    `UnsupportedOpError` with every op that misses a row.
+    `UnsupportedOpError` with every op that misses a row, or whose row refuses its arguments.
     """
     explained = explained_inputs(program, registry, explain_inputs)
     missing: dict[str, MissingOp] = {}
@@ -74,6 +74,9 @@ def note_activity(program: Program, registry: Registry, explain_inputs: Iterable
                     _note_missing(missing, node)
             else:
                 fact.active = _is_active(node, row)
+                reason = row.refuses(bound_arguments(node)) if fact.active and row.refuses else None
+                if reason:
+                    _note_missing(missing, node, f"{reason} (row of pack {row.pack or '?'})")
     if missing:
         raise UnsupportedOpError(list(missing.values()), registry.loaded, registry.failed)
 
@@ -81,6 +84,8 @@ def note_activity(program: Program, registry: Registry, explain_inputs: Iterable
 def _is_active(node: fx.Node, row: Row) -> bool:
     if isinstance(row, Constant):
         return False
+    if isinstance(row, Compound):  # one that refused to be written out
+        return any(facts(source).active for source in node.all_input_nodes)
     for source in operand_nodes(node, row).values():
         carries = is_active_dtype(source) or isinstance(row, (Move, Lookup))
         if facts(source).active and carries:
@@ -88,11 +93,11 @@ def _is_active(node: fx.Node, row: Row) -> bool:
     return False
 
 
-def _note_missing(missing: dict[str, MissingOp], node: fx.Node) -> None:
+def _note_missing(missing: dict[str, MissingOp], node: fx.Node, reason: str = "") -> None:
     name = op_name(node.target)
-    seen = missing.get(name)
+    seen = missing.get(name + reason)
     first = (seen.node, seen.module, seen.count + 1) if seen else (node.name, module_path(node), 1)
-    missing[name] = MissingOp(name, op_schema(node.target), *first)
+    missing[name + reason] = MissingOp(name, op_schema(node.target), *first, reason)
 
 
 def explained_inputs(program: Program, registry: Registry, names: Iterable[str] | None) -> set[str]:

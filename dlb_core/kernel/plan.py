@@ -209,7 +209,7 @@ def _bind(node: fx.Node, layout: Layout, registry: Registry, mode: BoundMode, dt
     targets = {}
     bias = getattr(row, "bias", None)
     for name in dict.fromkeys((*row.operands(bound), *((bias,) if bias else ()))):
-        source = sources.get(name) or _node_or_none(bound.get(name))
+        source = sources.get(name) or _node_or_none(argument(bound, name))
         if name in receivers and source is not None:
             targets[name] = Target(slots[source.name], "")
         else:

@@ -255,6 +255,7 @@ def _read(
             raise TraceError(
                 f"the exported program has outputs of kind {spec.kind.name.lower()}, which dlb does not support"
             )
+    out_node.args = (tuple(outputs),)  # what a buffer would become is nobody's output here
     paths = pytree.tree_flatten_with_path(
         pytree.tree_unflatten(list(range(len(outputs))), exported.call_spec.out_spec)
     )[0]

@@ -121,7 +121,9 @@ def expand(program: Program, registry: Registry) -> None:
     """Every node whose row is `Compound` becomes the nodes of its written form."""
     for _ in range(ROUNDS):
         compounds = [
-            (node, row) for node in program.graph.nodes if isinstance(row := row_of(node, program, registry), Compound)
+            (node, row)
+            for node in program.graph.nodes
+            if isinstance(row := row_of(node, program, registry), Compound) and not _refused(node, row)
         ]
         if not compounds:
             return
@@ -129,6 +131,11 @@ def expand(program: Program, registry: Registry) -> None:
             _expand(program, node, row)
         log.info("wrote %d compound nodes with other ops", len(compounds))
     raise RuleError(f"the written form of {op_name(compounds[0][0].target)} uses that op itself")
+
+
+def _refused(node: fx.Node, row: Compound) -> bool:
+    """Activity is known later; if relevance needs this node, that is when it is told why."""
+    return row.refuses is not None and row.refuses(bound_arguments(node)) is not None
 
 
 def _expand(program: Program, node: fx.Node, row: Compound) -> None:

@@ -1,10 +1,11 @@
-"""Graph passes: tidy the trace, fold BatchNorm, then note facts (gates, statistics, regions)."""
+"""Graph passes: tidy the trace, make pairs of einsums, fold BatchNorm, then note facts (gates, statistics, regions)."""
 
 from __future__ import annotations
 
 from dlb_core.rules import GraphPass
+from dlb_ops_builtin.passes.einsum import Pairs
 from dlb_ops_builtin.passes.fold import Fold
 from dlb_ops_builtin.passes.notes import Notes
 from dlb_ops_builtin.passes.tidy import Tidy
 
-PASSES: list[GraphPass] = [Tidy(), Fold(), Notes()]
+PASSES: list[GraphPass] = [Tidy(), Pairs(), Fold(), Notes()]

@@ -31,7 +31,7 @@ class Tidy:
                 program.graph.erase_node(node)
             elif _changes_nothing(node, name):
                 program.drop(node, node.args[0])
-            elif name.startswith("aten::_native_batch_norm_legit_no_training"):
+            elif name.startswith("aten::_native_batch_norm_legit"):
                 _one_output(program, node)
             else:
                 continue
@@ -58,15 +58,23 @@ def _is_everything(end: object) -> bool:
 
 
 def _one_output(program: Program, node: fx.Node) -> None:
-    """`_native_batch_norm_legit_no_training` and its first item become `batch_norm`."""
-    x, weight, bias, mean, var, momentum, eps = node.args
-    items = [user for user in node.users if user.args[1] == 0]
+    """The `_native_batch_norm_legit` family and its first item become `batch_norm`.
+
+    One that normalises by the batch gets no running statistics: it would update them.
+    """
+    bound = bound_arguments(node)
+    training = "no_training" not in op_name(node.target)
+    statistics = (None, None) if training else (bound["running_mean"], bound["running_var"])
+    weights = (bound["input"], bound["weight"], bound["bias"])
+    arguments = (*weights, *statistics, training, bound["momentum"], bound["eps"], False)
     with program.graph.inserting_after(node):
-        arguments = (x, weight, bias, mean, var, False, momentum, eps, False)
         norm = program.graph.create_node("call_function", aten.batch_norm.default, arguments, {}, name="batch_norm")
     norm.meta = {**node.meta, "val": node.meta["val"][0]}
-    for item in items:
-        program.drop(item, norm)
+    for item in list(node.users):
+        if item.args[1] == 0:
+            program.drop(item, norm)
+        elif not item.users and item not in program.outputs:
+            program.graph.erase_node(item)
     if not node.users:
         program.aliases[node.name] = norm.name
         program.graph.erase_node(node)

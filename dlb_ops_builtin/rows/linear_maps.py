@@ -32,6 +32,10 @@ def _matmul_side(s: Tensor, other: Tensor, call: Call, *, first: bool) -> Tensor
     return sum_to(back, grown).reshape(shape)
 
 
+def _einsum(a: Tensor, b: Tensor | None, call: Call) -> Tensor:
+    return torch.einsum(call.equation, a) if b is None else torch.einsum(call.equation, a, b)
+
+
 def _matmul_plus(op: str, a: str, b: str) -> Row:
     """beta * self + alpha * a @ b; `self` is the bias, broadcast over the product."""
     return bilinear(
@@ -98,6 +102,7 @@ ROWS: list[Row] = [
         transpose_a=lambda s, b, call: s.unsqueeze(-1) * b,
         transpose_b=lambda s, a, call: a.mT @ s,
     ),
+    bilinear("aten::einsum", a="tensors.0", b="tensors.1", apply=_einsum),  # of two; a pass makes pairs of more
     linear("aten::mean.dim", x="self", apply=_mean, tags={"reduction"}),
     linear("aten::mean.default", x="self", apply=lambda x, w, call: x.mean(), tags={"reduction"}),
     linear("aten::sum.dim_IntList", x="self", apply=_sum, tags={"reduction"}),

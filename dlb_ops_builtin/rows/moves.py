@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -103,11 +104,19 @@ def _repeat_interleave(r: Tensor, call: Call) -> Tensor:
     return copies.sum(dim + 1)
 
 
+def _drops(bound: Mapping[str, Any]) -> str | None:
+    """Training mode is refused before tracing; this is `F.dropout(x)` in a model that evaluates."""
+    if bound["train"] is False or bound["p"] == 0:
+        return None
+    return "it drops values at random although the model is in eval mode: say F.dropout(x, training=self.training)"
+
+
 SAME = ("clone", "alias", "detach", "_to_copy", "lift_fresh_copy", "contiguous", "to", "type_as")
 
 ROWS: list[Row] = [
     *(move(f"aten::{op}", x="self", back=_same) for op in SAME),
-    *(move(f"aten::{op}", back=_same) for op in ("dropout", "feature_dropout")),
+    *(move(f"aten::{op}", back=_same, refuses=_drops) for op in ("dropout", "feature_dropout")),
+    move("aten::native_dropout", back=lambda r, call: r[0], refuses=_drops),
     # fake strides differ from real ones after attention: a view of the trace must be allowed to copy
     move("aten::view.default", back=_reshaped, forward=lambda self, size: self.reshape(size)),
     move("aten::_unsafe_view", back=_reshaped, forward=lambda self, size: self.reshape(size)),

@@ -7,8 +7,14 @@ from torch import Tensor
 from dlb_core.rules import Call, Row, normalise
 
 
-def _batch_norm_shift(call: Call) -> Tensor:
-    """bias - mean * weight / sqrt(var + eps), one value per channel."""
+def _batch_norm_shift(call: Call) -> Tensor | None:
+    """bias - mean * weight / sqrt(var + eps), one value per channel; the batch's own mean is a statistic."""
+    if call.training:
+        return _group_norm_shift(call)
+    return _running_shift(call)
+
+
+def _running_shift(call: Call) -> Tensor:
     scale = (call.running_var + call.eps).rsqrt()
     if call.weight is not None:
         scale = scale * call.weight
@@ -24,7 +30,7 @@ def _group_norm_shift(call: Call) -> Tensor | None:
 
 def _instance_norm_shift(call: Call) -> Tensor | None:
     """With running statistics it is a batch norm; else only its bias is added."""
-    return _group_norm_shift(call) if call.use_input_stats else _batch_norm_shift(call)
+    return _group_norm_shift(call) if call.use_input_stats else _running_shift(call)
 
 
 def _per_channel(values: Tensor, dims: int) -> Tensor:

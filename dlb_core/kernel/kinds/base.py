@@ -49,11 +49,12 @@ class Site:
 
 
 def argument(bound: Mapping[str, Any], name: str) -> Any:
-    """The argument called `name`; elements of a list argument are called ``tensors.0``."""
+    """The argument called `name`; elements of a list argument are called ``tensors.0``. None where there is none."""
     if name in bound:
         return bound[name]
     base, _, index = name.rpartition(".")
-    return bound[base][int(index)]
+    listed = bound.get(base, ()) if base else ()
+    return listed[int(index)] if listed and int(index) < len(listed) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,9 @@ class Row:
     functions are ``module.name``. forward: what to run instead of the op. device, dtypes, modes: where the row
     holds (None: everywhere). replaces: the pack whose row it replaces. dynamic: its shapes depend on data, so
     several seeds are looped, not vmapped. tags: what passes want to know (``gate``, ``inverse``, ``affine``,
-    ``reduction``). reads: argument values that `apply`, `transpose` or `back` read beside the operands.
+    ``reduction``). reads: argument values that `apply`, `transpose` or `back` read beside the operands. refuses:
+    looks at the arguments of a call by name and says why this row does not support them (None: it does); numbers are
+    themselves, tensors are graph nodes.
     """
 
     kind: ClassVar[str] = "row"
@@ -78,6 +81,7 @@ class Row:
     dynamic: bool = False
     tags: frozenset[str] = frozenset()
     reads: tuple[str, ...] = ()
+    refuses: Callable[[Mapping[str, Any]], str | None] | None = None
     pack: str = ""
     source: str = ""
     default_formula: ClassVar[Formula | None] = None
@@ -91,7 +95,7 @@ class Row:
         """The operand names at a node: a list argument gives one name per element."""
         names: list[str] = []
         for name in self.carriers:
-            value = bound.get(name)
+            value = argument(bound, name)
             if isinstance(value, (list, tuple)):
                 names += [f"{name}.{i}" for i in range(len(value))]
             elif value is not None:

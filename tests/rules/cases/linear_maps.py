@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -98,7 +99,15 @@ def _both_and_each(op: object, arguments: object, a: str, b: str) -> list[Case]:
     return [Case(op, arguments, active) for active in ((a, b), (a,), (b,))]
 
 
+def _sums(equation: str, *shapes: tuple[int, ...]) -> Any:
+    return lambda t: {"equation": equation, "tensors": [t(*shape) for shape in shapes]}
+
+
 CASES: list[Case] = [
+    Case(aten.einsum.default, _sums("bij,bjk->bik", (2, 3, 4), (2, 4, 2)), ("tensors.0", "tensors.1")),
+    Case(aten.einsum.default, _sums("...ij,kj", (2, 3, 4), (2, 4)), ("tensors.0",)),
+    Case(aten.einsum.default, _sums("ij,bj->bi", (3, 4), (2, 4)), ("tensors.1",)),
+    Case(aten.einsum.default, _sums("ii->i", (3, 3)), ("tensors.0",), "diagonal"),
     Case(aten.linear.default, _dense, ("input",)),
     Case(aten.linear.default, _dense, ("input", "weight", "bias")),
     Case(aten.linear.default, _dense, ("input", "bias")),

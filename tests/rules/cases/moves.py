@@ -57,6 +57,12 @@ AS_BEFORE = {"device": torch.device("cpu"), "dtype": torch.float64}
 CASES: list[Case] = [
     *(Case(op.default, _with(2, 3), ("self",)) for op in SAME),
     Case(aten._to_copy.default, _with(2, 3, dtype=torch.float64), ("self",)),
+    Case(
+        aten.native_dropout.default,
+        lambda t: {"input": t.distinct(2, 3)},
+        ("input",),
+        program=lambda input: aten.native_dropout.default(input, 0.0, True)[0],
+    ),
     Case(aten.dropout.default, lambda t: {"input": t.distinct(2, 3), "p": 0.5, "train": False}, ("input",)),
     Case(aten.to.dtype, _with(2, 3, dtype=torch.float64), ("self",)),
     Case(aten.to.dtype_layout, _with(2, 3, dtype=torch.float64), ("self",)),
