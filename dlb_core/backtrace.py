@@ -14,6 +14,7 @@ from dlb_core.choices import CHECKS, TRACERS, choose
 from dlb_core.engine import Engine, Prediction
 from dlb_core.explanation import Explanation
 from dlb_core.kernel.call import Call, Shares, resolve
+from dlb_core.kernel.fakes import fakes_of
 from dlb_core.kernel.kinds import Row
 from dlb_core.kernel.layers import layer_op
 from dlb_core.kernel.modes import BoundMode
@@ -75,7 +76,8 @@ class DLBacktrace:
 
         def build() -> Engine:
             registry = load().extended(self._layers) if self._layers else load()
-            program = trace_export(model, args, kwargs, dynamic_shapes=dynamic_shapes, device=where)
+            fakes = fakes_of(registry)
+            program = trace_export(model, args, kwargs, dynamic_shapes=dynamic_shapes, device=where, fakes=fakes)
             layout = prepare(program, registry, switches={"fold": fold}, explain_inputs=explain_inputs)
             index = _choose_output(program.outputs, program.output_names, output)
             dtype = relevance_dtype or _relevance_dtype(program.outputs[index])

@@ -157,3 +157,20 @@ def test_a_learned_first_state_is_explained_when_it_comes_in() -> None:
         assert set(done.inputs) == {"x", "h", "c"}
         assert all(bool(r.abs().sum() > 0) for r in done.inputs.values())
         assert done.ledger.check() == []
+
+
+def test_the_number_of_steps_may_change_when_asked() -> None:
+    model = reader_of("lstm", (2, True, True, True))
+    dlb = DLBacktrace(model, sequence(), dynamic_shapes={"x": [1]})
+    x = sequence(3, 7)
+    done = dlb.explain(x, mode="epsilon", target=0)
+    torch.testing.assert_close(done.output, model(x))
+    assert done.inputs["x"].shape == x.shape
+    assert done.ledger.check() == []
+
+
+def test_tracing_leaves_torchs_own_shape_functions_in_place() -> None:
+    op = torch.ops.aten.lstm.input
+    before = dict(op.py_kernels)
+    DLBacktrace(reader_of("lstm"), sequence())
+    assert op.py_kernels == before

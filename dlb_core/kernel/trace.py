@@ -18,6 +18,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from dlb_core.errors import TraceError
+from dlb_core.kernel.fakes import Fakes, standing_in
 from dlb_core.kernel.ops import traced_shape
 from dlb_core.kernel.program import Input, Parameter, Program, canonical_call, input_names
 
@@ -34,14 +35,15 @@ def trace_export(
     *,
     dynamic_shapes: Dynamic = "auto",
     device: torch.device | None = None,
+    fakes: Fakes | None = None,
 ) -> Program:
     """A functional graph of ATen ops with named inputs and parameters.
 
     dynamic_shapes: ``"auto"`` (dimension 0; dimension 1 of integer inputs and their masks), None (fixed), or
-    input name -> dimensions to keep free beside the automatic ones. The model, the examples and torch's
-    settings are left as they were found. Raises `TraceError`.
+    input name -> dimensions to keep free beside the automatic ones. fakes: shape functions for some ops. The model, the
+    examples and torch's settings are left as they were found. Raises `TraceError`.
     """
-    with torch.no_grad(), _quiet(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), _quiet(), standing_in(fakes or {}), torch.random.fork_rng(devices=[]):
         if isinstance(model, ExportedProgram):
             exported = model
             specs = model.graph_signature.input_specs

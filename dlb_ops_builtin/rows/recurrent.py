@@ -170,6 +170,25 @@ def _weight_names(each: int, *, has_biases: bool) -> tuple[str, ...]:
     return (*names, "w_hr") if each > len(names) else names
 
 
+def _shapes(sequence: Tensor, hx: Any, bidirectional: bool) -> tuple[Tensor, ...]:
+    """What comes out, by its shape alone: the last layer's state for every step, then the last states."""
+    states = list(hx) if isinstance(hx, (tuple, list)) else [hx]
+    width = states[0].shape[-1] * (2 if bidirectional else 1)
+    return sequence.new_empty((*sequence.shape[:-1], width)), *map(torch.empty_like, states)
+
+
+FAKES: dict[str, Callable[..., object]] = {
+    "input": lambda input, hx, *rest: _shapes(input, hx, rest[-2]),
+    "data": lambda data, batch_sizes, hx, *rest: _shapes(data, hx, rest[-1]),
+}
+
+
+def _drops(bound: Mapping[str, Any]) -> str | None:
+    if bound["train"] and bound["dropout"] and bound["num_layers"] > 1:
+        return "it drops values between its layers at random: call eval() on it"
+    return None
+
+
 def _row(op: str, cell: Callable[..., Any], gates: int, data: str, **states: str) -> Row:
     """aten::lstm.input and its kin; `states`: what the cell carries -> the operand it starts from."""
 
@@ -202,6 +221,8 @@ def _row(op: str, cell: Callable[..., Any], gates: int, data: str, **states: str
         activities=activities,
         back=_unroll(states, data),
         reads=("batch_sizes",),
+        fake=FAKES[data],
+        refuses=_drops,
     )
 
 

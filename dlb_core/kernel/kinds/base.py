@@ -67,7 +67,7 @@ class Row:
     several seeds are looped, not vmapped. tags: what passes want to know (``gate``, ``inverse``, ``affine``,
     ``reduction``). reads: argument values that `apply`, `transpose` or `back` read beside the operands. refuses:
     looks at the arguments of a call by name and says why this row does not support them (None: it does); numbers are
-    themselves, tensors are graph nodes.
+    themselves, tensors are graph nodes. fake: a shape function that stands in for torch's own while a model is traced.
     """
 
     kind: ClassVar[str] = "row"
@@ -82,6 +82,7 @@ class Row:
     tags: frozenset[str] = frozenset()
     reads: tuple[str, ...] = ()
     refuses: Callable[[Mapping[str, Any]], str | None] | None = None
+    fake: Callable[..., object] | None = None
     pack: str = ""
     source: str = ""
     default_formula: ClassVar[Formula | None] = None
