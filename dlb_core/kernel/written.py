@@ -151,9 +151,13 @@ def _expand(program: Program, node: fx.Node, row: Compound) -> None:
         return
     for user in list(node.users):
         if user.target is operator.getitem:
-            program.drop(user, out[user.args[1]])
+            part = out[user.args[1]]
+            if part is not None:
+                program.drop(user, part)
+            elif not user.users and user not in program.outputs:
+                program.graph.erase_node(user)
     if node.users or node in program.outputs:
-        raise RuleError(f"the written form of {op_name(node.target)} returns several values; its node is read as one")
+        raise RuleError(f"the written form of {op_name(node.target)} lacks an output that the model reads")
     program.graph.erase_node(node)
 
 

@@ -47,6 +47,10 @@ def _item(op: Any, item: int, *args: Any, **more: Any) -> Any:
     return lambda self: op(self, *args, **more)[item]
 
 
+def _item3(op: Any) -> Any:
+    return lambda query, key, value: op(query, key, value)[0]
+
+
 def _step(gates: int) -> Any:
     return lambda t: {"input": t(2, 3), "hx": t(2, 4), **dict(zip(WEIGHTS, _weights(t, gates), strict=True))}
 
@@ -102,6 +106,48 @@ def _packed(gates: int, *, lanes: int = 1) -> Any:
     return arguments
 
 
+def _projections(t: Tensors, size: int = 4) -> list[Tensor]:
+    return [t(3 * size, size), t(3 * size), t(size, size), t(size)]
+
+
+def _attended(t: Tensors) -> Arguments:
+    names = ("qkv_weight", "qkv_bias", "proj_weight", "proj_bias")
+    mask = torch.tensor([[False, False, True], [False, False, False]])
+    return {"x": t(2, 3, 4), **dict(zip(names, _projections(t), strict=True)), "mask": mask}
+
+
+def _attend(*, need_weights: bool) -> Any:
+    op = aten._native_multi_head_attention.default
+    return lambda x, mask, **w: op(x, x, x, 4, 2, *w.values(), mask, need_weights, True, 1)[0]
+
+
+def _layer(*, norm_first: bool, use_gelu: bool) -> Any:
+    def arguments(t: Tensors) -> Arguments:
+        names = ("qkv_weight", "qkv_bias", "proj_weight", "proj_bias")
+        norms = ("norm_weight_1", "norm_bias_1", "norm_weight_2", "norm_bias_2")
+        return {
+            "src": t(2, 3, 4),
+            "embed_dim": 4,
+            "num_heads": 2,
+            **dict(zip(names, _projections(t), strict=True)),
+            "use_gelu": use_gelu,
+            "norm_first": norm_first,
+            "eps": 1e-5,
+            **{name: t(4) for name in norms},
+            "ffn_weight_1": t(6, 4),
+            "ffn_bias_1": t(6),
+            "ffn_weight_2": t(4, 6),
+            "ffn_bias_2": t(4),
+        }
+
+    return arguments
+
+
+def _heads(t: Tensors) -> Arguments:
+    shapes = {"query": (2, 2, 3, 4), "key": (2, 2, 5, 4), "value": (2, 2, 5, 4)}
+    return {name: t(*shape).contiguous() for name, shape in shapes.items()}  # what the CPU kernel takes for granted
+
+
 STATISTICS = (aten.var, aten.std)
 RNNS = ((aten.rnn_tanh, 1), (aten.rnn_relu, 1), (aten.gru, 3))
 CELLS = (aten.rnn_tanh_cell, aten.rnn_relu_cell)
@@ -139,6 +185,21 @@ CASES: list[Case] = [
     Case(aten._cdist_forward.default, _pairs("x1", "x2", p=2.0, compute_mode=None), ("x1",)),
     Case(aten.addcmul.default, _pairs("self", "tensor1", "tensor2", value=0.5), ("self", "tensor1", "tensor2")),
     Case(aten.addcdiv.default, _fraction, ("self", "tensor1")),
+    Case(aten._transformer_encoder_layer_fwd.default, _layer(norm_first=True, use_gelu=True), ("src",)),
+    Case(aten._transformer_encoder_layer_fwd.default, _layer(norm_first=False, use_gelu=False), ("src",), "norms last"),
+    *(
+        Case(
+            aten._native_multi_head_attention.default, _attended, ("x",), str(seen), program=_attend(need_weights=seen)
+        )
+        for seen in (True, False)
+    ),
+    *(
+        Case(op, _heads, ("query", "key", "value"), program=_item3(op))
+        for op in (
+            aten._scaled_dot_product_flash_attention_for_cpu.default,
+            aten._scaled_dot_product_attention_math.default,
+        )
+    ),
     *(Case(op.default, _step(1), ("input", "hx")) for op in CELLS),
     Case(aten.gru_cell.default, _step(3), ("input", "hx")),
     *(
