@@ -15,8 +15,11 @@ from torch import Tensor
 from dlb_core.kernel.call import Call, Shares
 from dlb_core.kernel.facts import Facts, facts, operand_nodes
 from dlb_core.kernel.kinds import (
+    Accumulate,
+    AccumulateView,
     Attention,
     Bilinear,
+    Choice,
     Compound,
     Constant,
     Elementwise,
@@ -47,11 +50,14 @@ from dlb_core.kernel.unrolled import Cells, Unrolled
 from dlb_core.kernel.written import write
 
 __all__ = [
+    "Accumulate",
+    "AccumulateView",
     "Attention",
     "Bilinear",
     "BoundMode",
     "Call",
     "Cells",
+    "Choice",
     "Compound",
     "Constant",
     "Elementwise",
@@ -78,9 +84,11 @@ __all__ = [
     "Sum",
     "SumView",
     "Unrolled",
+    "accumulate",
     "attention",
     "bilinear",
     "bound_arguments",
+    "choice",
     "compound",
     "constant",
     "elementwise",
@@ -151,15 +159,36 @@ def linear(
     x: str,
     apply: Callable[[Any, Any, Call], Tensor],
     weight: str | None = None,
+    weights: Callable[[Call], Tensor] | None = None,
     bias: str | None = None,
     transpose: Callable[[Tensor, Any, Call], Tensor] | None = None,
     **common: Any,
 ) -> Linear:
     """y = A(x; weight) + bias. `apply(x, w, call)` leaves the bias out and takes any weight; `transpose(s, w, call)`
-    goes back (default: the vector-Jacobian product of `apply`). Without `weight` the fixed weights are >= 0.
+    goes back (default: the vector-Jacobian product of `apply`). Without `weight` the fixed weights are >= 0, or
+    `weights(call)` computes them.
     """
-    fields: dict[str, Any] = {"weight": weight, "bias": bias, "transpose": transpose}
+    fields: dict[str, Any] = {"weight": weight, "weights": weights, "bias": bias, "transpose": transpose}
     return Linear(op=op, x=x, apply=apply, source=_line(), **fields, **_tags(common))
+
+
+def accumulate(
+    op: str,
+    *,
+    x: Names,
+    apply: Callable[[Mapping[str, Tensor], Call], Tensor],
+    factors: Callable[[Call], Mapping[str, Any]] | None = None,
+    **common: Any,
+) -> Accumulate:
+    """What flows from two operands into one sum: `apply(parts, call)` puts together what tensors for the operands, by
+    name, add up to, with weights that are not negative; `factors(call)` gives what the op multiplies them by.
+    """
+    return Accumulate(op=op, x=_tuple(x), apply=apply, factors=factors, source=_line(), **_tags(common))
+
+
+def choice(op: str, x: Names, choose: Callable[[Mapping[str, Any]], Row], **common: Any) -> Choice:
+    """An op whose arguments say what it is; `choose(arguments)` gives its row, `x` all that may receive."""
+    return Choice(op=op, x=_tuple(x), choose=choose, source=_line(), **_tags(common))
 
 
 def bilinear(

@@ -44,7 +44,8 @@ def row_of(node: fx.Node, program: Program, registry: Registry, mode: str | None
     if node.op != "call_function":
         return None
     tensors = fake_tensors(node)
-    return registry.find(node.target, mode, program.device.type, tensors[0].dtype if tensors else None)
+    row = registry.find(node.target, mode, program.device.type, tensors[0].dtype if tensors else None)
+    return None if row is None else row.at(bound_arguments(node))
 
 
 def operand_nodes(node: fx.Node, row: Row) -> dict[str, fx.Node]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dlb_core.rules import Row
 from dlb_ops_builtin.rows import (
+    accumulating,
     attention,
     compounds,
     constants,
@@ -22,6 +23,7 @@ from dlb_ops_builtin.rows import (
 
 ALL: list[Row] = [
     *linear_maps.ROWS,
+    *accumulating.ROWS,
     *convolutions.ROWS,
     *resampling.ROWS,
     *pointwise.ROWS,

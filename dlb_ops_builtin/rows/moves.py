@@ -74,19 +74,6 @@ def _masked_fill(r: Tensor, call: Call) -> tuple[Tensor, Tensor]:
     return sum_to(kept, call.shape("self")), filled
 
 
-def _gather(r: Tensor, call: Call) -> Tensor:
-    zeros = torch.zeros(call.shape("self"), dtype=r.dtype, device=r.device)
-    return zeros.scatter_add(call.dim, call.index, r)
-
-
-def _max_pool2d(r: Tensor, call: Call) -> Tensor:
-    """Back to the winners; the indices are found again, which costs less than keeping them."""
-    window = (call.kernel_size, call.stride, call.padding, call.dilation, call.ceil_mode)
-    _, winners = aten.max_pool2d_with_indices(call.self, *window)
-    back: Tensor = aten.max_pool2d_with_indices_backward(r, call.self, *window, winners)
-    return back
-
-
 def _repeat(r: Tensor, call: Call) -> Tensor:
     """The copies lie beside each other once every dimension is cut into (how often, size)."""
     shape: torch.Size = call.shape("self")
@@ -160,6 +147,4 @@ ROWS: list[Row] = [
         move(f"aten::masked_fill.{overload}", x=("self", "value"), back=_masked_fill, reads=("mask",))
         for overload in ("Scalar", "Tensor")
     ),
-    move("aten::gather", back=_gather, reads=("index",)),
-    move("aten::max_pool2d", back=_max_pool2d, reads=("self",)),
 ]

@@ -1,4 +1,4 @@
-"""Moves that pick: indices, winners, fills. The places a value came from are found by moving their numbers."""
+"""Moves that pick: indices, winners, fills."""
 
 from __future__ import annotations
 
@@ -10,26 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlb_core.rules import Call, Row, Shares, move, sum_to
+from dlb_ops_builtin.rows.places import by_places, constant_of, home
 
 aten = torch.ops.aten
-
-
-def _home(r: Tensor, places: Tensor, shape: Sequence[int]) -> Tensor:
-    """Every r goes to the place its value was copied from; `index_add` gives the same bits on every run."""
-    zeros = torch.zeros(torch.Size(shape).numel(), dtype=r.dtype, device=r.device)
-    return zeros.index_add(0, places.reshape(-1), r.reshape(-1)).reshape(shape)
-
-
-def _by_places(moved: Callable[[Tensor, Call], Tensor], name: str = "self", *, counts: bool = True) -> Any:
-    """The way back of `moved(x, call)`, which is asked where each element goes; counts: it takes integers."""
-
-    def back(r: Tensor, call: Call) -> Tensor:
-        shape = call.shape(name)
-        dtype = torch.int64 if counts else torch.float64  # float64 is exact up to 2 ** 53
-        places = torch.arange(shape.numel(), dtype=dtype, device=r.device).reshape(shape)
-        return _home(r, moved(places, call).long(), shape)
-
-    return back
 
 
 def _index_select(r: Tensor, call: Call) -> Tensor:
@@ -37,18 +20,13 @@ def _index_select(r: Tensor, call: Call) -> Tensor:
     return zeros.index_add(call.dim, call.index, r)
 
 
-def _constant(call: Call) -> str:
-    """The account of a number that the op itself puts in."""
-    return f"constant:{call.node.name}"
-
-
 def _filled(r: Tensor, call: Call, pads: Sequence[int]) -> Shares:
     """The window goes back; what lies on the padding is the constant's."""
     area = F.pad(torch.zeros(call.shape("self"), dtype=r.dtype, device=r.device), pads, value=1.0)
-    return Shares({"self": F.pad(r, [-p for p in pads])}, {_constant(call): (r * area).sum()})
+    return Shares({"self": F.pad(r, [-p for p in pads])}, {constant_of(call): (r * area).sum()})
 
 
-_mirrored = _by_places(lambda x, call: aten.pad(x, call.pad, call.mode), counts=False)
+_mirrored = by_places(lambda x, call: aten.pad(x, call.pad, call.mode), counts=False)
 
 
 def _pad(r: Tensor, call: Call) -> Any:
@@ -59,21 +37,21 @@ def _triangle(keep: Any, drop: Any, step: int) -> Any:
     """One triangle is kept, the zeros of the other one are a constant."""
 
     def back(r: Tensor, call: Call) -> Shares:
-        return Shares({"self": keep(r, call.diagonal)}, {_constant(call): drop(r, call.diagonal + step).sum()})
+        return Shares({"self": keep(r, call.diagonal)}, {constant_of(call): drop(r, call.diagonal + step).sum()})
 
     return back
 
 
 def _scatter_value(r: Tensor, call: Call) -> Shares:
     area = torch.zeros(r.shape, dtype=r.dtype, device=r.device).scatter(call.dim, call.index, 1.0)
-    return Shares({"self": r * (1 - area)}, {_constant(call): (r * area).sum()})
+    return Shares({"self": r * (1 - area)}, {constant_of(call): (r * area).sum()})
 
 
 def _im2col(r: Tensor, call: Call) -> Shares:
     window = (call.kernel_size, call.dilation, call.padding, call.stride)
     shape = call.shape("self")
     inside = aten.im2col(torch.ones(shape, dtype=r.dtype, device=r.device), *window)
-    return Shares({"self": aten.col2im(r, shape[-2:], *window)}, {_constant(call): (r * (1 - inside)).sum()})
+    return Shares({"self": aten.col2im(r, shape[-2:], *window)}, {constant_of(call): (r * (1 - inside)).sum()})
 
 
 def _wins(a: Tensor, b: Tensor) -> Tensor:
@@ -118,8 +96,9 @@ def _winners(find: Callable[[Call], Any]) -> Any:
         values: Tensor = r[0]
         if values.dim() < winners.dim():  # keepdim=False
             values = values.unsqueeze(call.dim)
-        zeros = torch.zeros(call.shape("self"), dtype=values.dtype, device=values.device)
-        return zeros.scatter_add(call.dim, winners, values)
+        shape = call.shape("self")
+        places = torch.arange(shape.numel(), device=values.device).reshape(shape).gather(call.dim, winners)
+        return home(values, places, shape)
 
     return back
 
@@ -140,7 +119,7 @@ def _pooled(dims: int, find: Callable[[Call], Any]) -> Any:
         inner = torch.Size(shape[-dims:]).numel()
         planes = torch.Size(shape[:-dims])
         lanes = torch.arange(planes.numel(), device=winners.device).reshape(*planes, 1) * inner
-        return _home(r, winners.flatten(-dims) + lanes, shape)
+        return home(r, winners.flatten(-dims) + lanes, shape)
 
     return back
 
@@ -156,7 +135,7 @@ def _one(op: str, dims: int, find: Callable[[Call], Any]) -> Row:
 def _nearest(dims: int) -> Row:
     """Every output is a copy of the input element nearest to it."""
     up = getattr(aten, f"upsample_nearest{dims}d").vec
-    back = _by_places(lambda x, call: up(x, call.output_size, call.scale_factors), "input", counts=False)
+    back = by_places(lambda x, call: up(x, call.output_size, call.scale_factors), "input", counts=False)
     return move(f"aten::upsample_nearest{dims}d.vec", x="input", back=back)
 
 
@@ -167,17 +146,17 @@ ROWS: list[Row] = [
     move(
         "aten::index.Tensor",
         x="self",
-        back=_by_places(lambda x, call: aten.index.Tensor(x, call.indices)),
+        back=by_places(lambda x, call: aten.index.Tensor(x, call.indices)),
         reads=("indices",),
     ),
     move(
         "aten::take_along_dim",
         x="self",
-        back=_by_places(lambda x, call: torch.take_along_dim(x, call.indices, call.dim)),
+        back=by_places(lambda x, call: torch.take_along_dim(x, call.indices, call.dim)),
         reads=("indices",),
     ),
-    move("aten::unfold", back=_by_places(lambda x, call: x.unfold(call.dimension, call.size, call.step))),
-    move("aten::diagonal", back=_by_places(lambda x, call: x.diagonal(call.offset, call.dim1, call.dim2))),
+    move("aten::unfold", back=by_places(lambda x, call: x.unfold(call.dimension, call.size, call.step))),
+    move("aten::diagonal", back=by_places(lambda x, call: x.diagonal(call.offset, call.dim1, call.dim2))),
     move("aten::im2col", back=_im2col),
     move("aten::pad", x="self", back=_pad),
     move("aten::constant_pad_nd", x="self", back=lambda r, call: _filled(r, call, call.pad)),
@@ -204,6 +183,8 @@ ROWS: list[Row] = [
     ),
     move("aten::max.default", back=lambda r, call: _extreme(r, call, call.self.max()), reads=("self",)),
     move("aten::min.default", back=lambda r, call: _extreme(r, call, call.self.min()), reads=("self",)),
+    move("aten::gather", x="self", back=by_places(lambda x, call: x.gather(call.dim, call.index)), reads=("index",)),
+    _one("aten::max_pool2d", 2, lambda call: aten.max_pool2d_with_indices(call.self, *_window(call))),
     _one("aten::max_pool1d", 1, lambda call: aten.max_pool1d_with_indices(call.self, *_window(call))),
     _one("aten::max_pool3d", 3, lambda call: aten.max_pool3d_with_indices(call.self, *_window(call))),
     _one("aten::max_pool2d_with_indices", 2, lambda call: aten.max_pool2d_with_indices(call.self, *_window(call))),

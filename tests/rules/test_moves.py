@@ -13,8 +13,8 @@ from torch import Tensor
 
 from . import oracle
 from .case import Case
+from .cases import accumulating, picks
 from .cases import moves as table
-from .cases import picks
 from .harness import MODE_NAMES, MODES, ModeName, assert_conserved, bind_op
 from .tensors import Tensors, checked, dim_of, shapes, tensors
 
@@ -49,7 +49,7 @@ def prove(case: Case, arguments: dict[str, Any], t: Tensors, mode: ModeName = MO
 
 
 @every_mode
-@pytest.mark.parametrize("case", [*table.CASES, *picks.CASES], ids=str)
+@pytest.mark.parametrize("case", [*table.CASES, *picks.CASES, *accumulating.MOVES], ids=str)
 def test_every_move(mode: ModeName, case: Case) -> None:
     t = Tensors(3)
     prove(case, case.arguments(t), t, mode)

@@ -6,6 +6,7 @@ operands, narrows itself to a simpler kind where it can, and hands a formula a v
 
 from __future__ import annotations
 
+from dlb_core.kernel.kinds.accumulate import Accumulate, AccumulateView, Choice
 from dlb_core.kernel.kinds.base import Constant, OpRule, Row, Site, argument, sum_to, vjp
 from dlb_core.kernel.kinds.compound import Compound
 from dlb_core.kernel.kinds.linear import Attention, Bilinear, Linear, LinearView
@@ -15,8 +16,11 @@ from dlb_core.kernel.kinds.pointwise import Elementwise, Product, Sum, SumView
 from dlb_core.kernel.kinds.shares import Share
 
 __all__ = [
+    "Accumulate",
+    "AccumulateView",
     "Attention",
     "Bilinear",
+    "Choice",
     "Compound",
     "Constant",
     "Elementwise",

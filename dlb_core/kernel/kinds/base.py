@@ -1,8 +1,8 @@
 """Rows: what an op is. One row names an op, its kind, its operands, and how its maps apply.
 
-A row is data. At bind the kernel asks it three things: which arguments can carry relevance (`operands`), which
-simpler row it is when only some of them receive (`narrow`: a product with a gate is a linear map), and what it
-hands to a formula (`view`). The kinds are its subclasses, beside this file.
+A row is data. At bind the kernel asks it what it is for these arguments (`at`), which of them can carry relevance
+(`operands`), which simpler row it is when only some of them receive (`narrow`: a product with a gate is a linear map),
+and what it hands to a formula (`view`). The kinds are its subclasses, beside this file.
 """
 
 from __future__ import annotations
@@ -102,6 +102,10 @@ class Row:
             elif value is not None:
                 names.append(name)
         return tuple(names)
+
+    def at(self, bound: Mapping[str, Any]) -> Row:
+        """The row this one is for these arguments."""
+        return self
 
     def narrow(self, site: Site) -> Row:
         """The row this one is when only `site.receivers` receive."""

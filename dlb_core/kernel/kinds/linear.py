@@ -31,6 +31,8 @@ class LinearView:
 
     @property
     def weight(self) -> Tensor | None:
+        if self.row.weights is not None:
+            return self.row.weights(self.call)
         if self.row.weight is None:
             return None
         weight: Tensor = getattr(self.call, self.row.weight)
@@ -74,6 +76,9 @@ class LinearView:
 class Linear(Row):
     """y = A(x; weight) + bias. Without `weight` the map has fixed weights that are not negative.
 
+    Where its arguments imply weights of both signs (bicubic, diff, fft), `weights(call)` computes them, so that
+    a mode takes their magnitude as it takes a parameter's.
+
     `bias_dim` is the output dimension, from the right, on which a one-dimensional bias lies; `factor(call)`
     and `bias_factor(call)` what the op multiplies the map and the bias by (alpha=, beta=): they come with the
     view's weight and bias, so `apply` leaves them out and magnitudes stay magnitudes.
@@ -82,6 +87,7 @@ class Linear(Row):
     kind: ClassVar[str] = "linear"
     x: str
     weight: str | None = None
+    weights: Callable[[Call], Tensor] | None = None
     bias: str | None = None
     apply: Callable[[Any, Any, Call], Tensor]
     transpose: Callable[[Tensor, Any, Call], Tensor] | None = None

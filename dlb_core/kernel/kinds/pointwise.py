@@ -80,7 +80,7 @@ class SumView:
         """Operand name -> the addend (with its sign or factor), a tensor or a number."""
         factors = self._row.factors(self.call) if self._row.factors else {}
         values = {name: self._addend(getattr(self.call, name)) for name in self._row.x}
-        return {n: v if factors.get(n, 1) == 1 else v * factors[n] for n, v in values.items()}
+        return {n: v * factors[n] if _changes(factors.get(n)) else v for n, v in values.items()}
 
     def _addend(self, value: Any) -> Any:
         """A mask or a count that is added is a number like any other."""
@@ -90,6 +90,10 @@ class SumView:
     def back(self, name: str, r: Tensor) -> Tensor:
         """Relevance of the output's shape summed back to the operand's shape."""
         return sum_to(r, self.call.shape(name))
+
+
+def _changes(factor: Any) -> bool:
+    return factor is not None and (isinstance(factor, Tensor) or factor != 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..case import Case
-from . import linear_maps, moves, picks, pointwise, weighted, written
+from . import accumulating, linear_maps, moves, picks, pointwise, weighted, written
 
-CASES: list[Case] = [*linear_maps.CASES, *pointwise.CASES, *moves.CASES, *picks.CASES, *weighted.CASES, *written.CASES]
+FAMILIES = (linear_maps, accumulating, pointwise, moves, picks, weighted, written)
+CASES: list[Case] = [case for family in FAMILIES for case in family.CASES]
