@@ -216,7 +216,7 @@ def _bind(node: fx.Node, layout: Layout, registry: Registry, mode: BoundMode, dt
             targets[name] = Target(None, _account(row, name, source, node, layout.program))
     templates = {name: _slotted(value, slots) for name, value in bound.items()}
     needed = [n for role in found.needs(mode) for n in _spread(row.role(role), bound)] + list(row.reads)
-    reads = {slots[node.name]} if "output" in found.needs(mode) else set()
+    reads = {slots[node.name]} if "output" in (*found.needs(mode), *row.reads) else set()
     for name in needed:
         if name != "output" and name.partition(".")[0] in bound:
             reads.update(references(_slotted(argument(bound, name), slots)))

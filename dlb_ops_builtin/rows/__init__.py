@@ -5,6 +5,7 @@ from __future__ import annotations
 from dlb_core.rules import Row
 from dlb_ops_builtin.rows import (
     accumulating,
+    assembling,
     attention,
     compounds,
     constants,
@@ -19,6 +20,7 @@ from dlb_ops_builtin.rows import (
     recurrent,
     resampling,
     shares,
+    winners,
 )
 
 ALL: list[Row] = [
@@ -29,6 +31,8 @@ ALL: list[Row] = [
     *pointwise.ROWS,
     *moves.ROWS,
     *picks.ROWS,
+    *winners.ROWS,
+    *assembling.ROWS,
     *norms.ROWS,
     *attention.ROWS,
     *fused.ROWS,

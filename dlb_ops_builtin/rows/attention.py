@@ -18,5 +18,6 @@ def _attend(v: Tensor, w: None, call: Call) -> Tensor:
 ROWS: list[Row] = [
     softmax("aten::softmax.int", x="self"),
     softmax("aten::_softmax", x="self"),
+    softmax("aten::special_softmax", x="self"),
     attention("aten::scaled_dot_product_attention", q="query", k="key", v="value", mask="attn_mask", apply=_attend),
 ]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlb_core.rules import Call, Row, bilinear, linear, sum_to
+from dlb_core.rules import Call, Row, bilinear, compound, linear, sum_to
+
+aten = torch.ops.aten
 
 
 def _matmul_a(s: Tensor, b: Tensor, call: Call) -> Tensor:
@@ -49,6 +55,47 @@ def _matmul_plus(op: str, a: str, b: str) -> Row:
         transpose_a=lambda s, b, call: s @ b.mT,
         transpose_b=lambda s, a, call: a.mT @ s,
     )
+
+
+def _plus(op: str, a: str, b: str, apply: Callable[[Any, Any, Call], Tensor]) -> Row:
+    """beta * self + alpha * (a times b)."""
+    factors: Any = {"factor": lambda call: call.alpha, "bias_factor": lambda call: call.beta}
+    return bilinear(op, a=a, b=b, bias="self", apply=apply, **factors)
+
+
+def _diff(self: Tensor, n: int, dim: int, prepend: Tensor | None, append: Tensor | None) -> Tensor:
+    """Each element less the one before, n times over."""
+    parts = [x for x in (prepend, self, append) if x is not None]
+    x = torch.cat(parts, dim) if len(parts) > 1 else self
+    for _ in range(n):
+        x = aten.slice.Tensor(x, dim, 1) - aten.slice.Tensor(x, dim, 0, -1)
+    return x
+
+
+def _kron(self: Tensor, other: Tensor) -> Tensor:
+    """Every element of one times every element of the other, blocks of the second's size."""
+    dims = max(self.dim(), other.dim())
+    rows, columns = ([1] * (dims - x.dim()) + list(x.shape) for x in (self, other))
+    a = self.reshape([n for size in rows for n in (size, 1)])
+    b = other.reshape([n for size in columns for n in (1, size)])
+    return (a * b).reshape([m * n for m, n in zip(rows, columns, strict=True)])
+
+
+def _cross(self: Tensor, other: Tensor, dim: int) -> Tensor:
+    """a_{i+1} b_{i+2} - a_{i+2} b_{i+1}, the three components in a ring."""
+    return self.roll(-1, dim) * other.roll(-2, dim) - self.roll(-2, dim) * other.roll(-1, dim)
+
+
+def _multi_dot(tensors: Sequence[Tensor]) -> Tensor:
+    product: Tensor = functools.reduce(torch.matmul, tensors)
+    return product
+
+
+def _matrix_power(self: Tensor, n: int) -> Tensor:
+    if n < 1:
+        raise ValueError(f"linalg_matrix_power with n={n} has no rule: an inverse, or the identity, is no product")
+    power: Tensor = functools.reduce(torch.matmul, [self] * n)
+    return power
 
 
 def _mean(x: Tensor, w: None, call: Call) -> Tensor:
@@ -103,6 +150,34 @@ ROWS: list[Row] = [
         transpose_b=lambda s, a, call: a.mT @ s,
     ),
     bilinear("aten::einsum", a="tensors.0", b="tensors.1", apply=_einsum),  # of two; a pass makes pairs of more
+    *(
+        bilinear(f"aten::{name}", a="self", b=other, apply=apply)
+        for name, other, apply in (
+            ("dot", "tensor", lambda a, b, call: a @ b),
+            ("vdot", "other", lambda a, b, call: a @ b),
+            ("inner", "other", lambda a, b, call: torch.inner(a, b)),
+            ("outer", "vec2", lambda a, b, call: torch.outer(a, b)),
+            ("ger", "vec2", lambda a, b, call: torch.outer(a, b)),
+            ("tensordot", "other", lambda a, b, call: aten.tensordot(a, b, call.dims_self, call.dims_other)),
+        )
+    ),
+    _plus("aten::addmv", "mat", "vec", lambda a, b, call: a @ b),
+    _plus("aten::addr", "vec1", "vec2", lambda a, b, call: torch.outer(a, b)),
+    _plus("aten::addbmm", "batch1", "batch2", lambda a, b, call: (a @ b).sum(0)),
+    linear("aten::trace", x="self", apply=lambda x, w, call: x.diagonal().sum()),
+    linear("aten::nansum", x="self", apply=_sum, tags={"reduction"}),  # a value that is no number stops the pass
+    linear("aten::nanmean", x="self", apply=_mean, tags={"reduction"}),
+    linear("aten::trapezoid.dx", x="y", apply=lambda x, w, call: torch.trapezoid(x, dx=call.dx, dim=call.dim)),
+    linear(
+        "aten::cumulative_trapezoid.dx",
+        x="y",
+        apply=lambda x, w, call: torch.cumulative_trapezoid(x, dx=call.dx, dim=call.dim),
+    ),
+    compound("aten::kron", written=_kron),
+    compound("aten::diff", written=_diff),
+    compound("aten::linalg_cross", written=_cross),
+    compound("aten::linalg_multi_dot", written=_multi_dot),
+    compound("aten::linalg_matrix_power", written=_matrix_power),
     linear("aten::mean.dim", x="self", apply=_mean, tags={"reduction"}),
     linear("aten::mean.default", x="self", apply=lambda x, w, call: x.mean(), tags={"reduction"}),
     linear("aten::sum.dim_IntList", x="self", apply=_sum, tags={"reduction"}),

@@ -29,6 +29,13 @@ def _slice(r: Tensor, call: Call) -> Tensor:
     return back
 
 
+def _narrow(r: Tensor, call: Call) -> Tensor:
+    shape: torch.Size = call.shape("self")
+    start = call.start if call.start >= 0 else call.start + shape[call.dim]
+    back: Tensor = aten.slice_backward(r, list(shape), call.dim, start, start + call.length, 1)
+    return back
+
+
 def _select(r: Tensor, call: Call) -> Tensor:
     back: Tensor = aten.select_backward(r, list(call.shape("self")), call.dim, call.index)
     return back
@@ -131,6 +138,7 @@ ROWS: list[Row] = [
     move("aten::pixel_shuffle", back=lambda r, call: aten.pixel_unshuffle(r, call.upscale_factor)),
     move("aten::pixel_unshuffle", back=lambda r, call: aten.pixel_shuffle(r, call.downscale_factor)),
     move("aten::slice.Tensor", back=_slice),
+    move("aten::narrow.default", back=_narrow),
     move("aten::select.int", back=_select),
     *(move(f"aten::{op}", x="tensors", back=_cat) for op in ("cat", "concat")),
     move("aten::stack", x="tensors", back=_stack),

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from . import oracle
 from .case import Case
-from .cases import accumulating, picks
+from .cases import accumulating, assembling, picks, winners
 from .cases import moves as table
 from .harness import MODE_NAMES, MODES, ModeName, assert_conserved, bind_op
 from .tensors import Tensors, checked, dim_of, shapes, tensors
 
 aten = torch.ops.aten
+CASES = [*table.CASES, *picks.CASES, *winners.CASES, *assembling.CASES, *accumulating.MOVES]
 every_mode = pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
 
 
@@ -49,7 +50,9 @@ def prove(case: Case, arguments: dict[str, Any], t: Tensors, mode: ModeName = MO
 
 
 @every_mode
-@pytest.mark.parametrize("case", [*table.CASES, *picks.CASES, *accumulating.MOVES], ids=str)
+@pytest.mark.parametrize(
+    "case", [*table.CASES, *picks.CASES, *winners.CASES, *assembling.CASES, *accumulating.MOVES], ids=str
+)
 def test_every_move(mode: ModeName, case: Case) -> None:
     t = Tensors(3)
     prove(case, case.arguments(t), t, mode)
@@ -218,3 +221,6 @@ def test_ties_go_in_halves_and_equal_extremes_share() -> None:
     assert done["max"].tolist() == [0.0, 2.0, 0.0]
     equal = torch.tensor([3.0, 1.0, 3.0], dtype=torch.float64)
     assert bind_op(aten.max.default, {"self": equal}, ("self",)).back(r.sum())["self"].tolist() == [7.0, 0.0, 7.0]
+    for op in (aten.amax.default, aten.aminmax.default):
+        seed = [torch.tensor(0.0).double(), r.sum()] if op is aten.aminmax.default else r.sum()
+        assert bind_op(op, {"self": equal}, ("self",)).back(seed)["self"].tolist() == [7.0, 0.0, 7.0]

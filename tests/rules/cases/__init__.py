@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from ..case import Case
-from . import accumulating, linear_maps, moves, picks, pointwise, weighted, written
+from . import accumulating, assembling, functions, linear_maps, moves, picks, pointwise, weighted, winners, written
 
-FAMILIES = (linear_maps, accumulating, pointwise, moves, picks, weighted, written)
+FAMILIES = (
+    *(linear_maps, accumulating, pointwise, functions, moves, picks, winners, assembling),
+    *(weighted, written),
+)
 CASES: list[Case] = [case for family in FAMILIES for case in family.CASES]

@@ -27,17 +27,40 @@ def _call(op: Any, *args: Any, **kwargs: Any) -> Use:
 
 
 X, N = object(), object()
+WINDOWS = ("hann", "hamming", "blackman", "bartlett", "kaiser")
 
 COMPARISONS: dict[str, Use] = {
     **{f"aten::{n}": _call(getattr(aten, n).Scalar, X, 0.5) for n in ("eq", "ne", "lt", "le", "gt", "ge")},
     **{f"aten::{n}": _call(getattr(aten, n).default, X) for n in ("isnan", "isinf", "logical_not", "any", "all")},
     **{f"aten::{n}": _call(getattr(aten, n).default, X, X) for n in ("logical_and", "logical_or")},
 }
+MORE_COMPARISONS: dict[str, Use] = {
+    **{f"aten::{n}": _call(getattr(aten, n).default, X) for n in ("isfinite", "isposinf", "isneginf", "signbit")},
+    **{f"aten::{n}": _call(getattr(aten, n).default, X, X) for n in ("isclose", "logical_xor")},
+    **{
+        f"aten::{n}": _call(getattr(aten, n).Scalar, X, 0.5) for n in ("greater", "greater_equal", "less", "less_equal")
+    },
+    "aten::not_equal": _call(aten.not_equal.Scalar, X, 0.5),
+    "aten::isin": _call(aten.isin.Tensor_Tensor, X, X),
+    "aten::searchsorted": _call(aten.searchsorted.Tensor, X, X),
+    "aten::bucketize": _call(aten.bucketize.Tensor, X, X),
+}
 STEPS: dict[str, Use] = {
     **{f"aten::{n}": _call(getattr(aten, n).default, X) for n in ("floor", "ceil", "round", "trunc", "sign")},
     **{f"aten::{n}": _call(getattr(aten, n).default, X) for n in ("argmax", "argmin")},
     "aten::floor_divide": _call(aten.floor_divide.default, X, X),
     "aten::histc": _call(aten.histc.default, X, 3),
+    **{f"aten::{n}": _call(getattr(aten, n).default, X) for n in ("fix", "sgn", "argsort")},
+    "aten::heaviside": _call(aten.heaviside.default, X, X),
+    "aten::count_nonzero": _call(aten.count_nonzero.default, X),
+}
+SEVERAL: dict[str, Use] = {  # their outputs have another shape, or there are several
+    "aten::nonzero": _call(aten.nonzero.default, X),
+    "aten::argwhere": _call(aten.argwhere.default, X),
+    "aten::where.default": lambda x: _call(aten.where.default, aten.gt.Scalar(x, 0.0))(x),
+    "aten::_unique2": _call(aten._unique2.default, X),
+    "aten::tril_indices": _call(aten.tril_indices.default, N, 2),
+    "aten::triu_indices": _call(aten.triu_indices.default, N, 2),
 }
 FRESH: dict[str, Use] = {
     "aten::zeros": _call(aten.zeros.default, [N]),
@@ -46,6 +69,10 @@ FRESH: dict[str, Use] = {
     "aten::empty": _call(aten.empty.memory_format, [N]),
     "aten::arange": _call(aten.arange.default, N),
     "aten::linspace": _call(aten.linspace.default, 0.0, 1.0, N),
+    "aten::logspace": _call(aten.logspace.default, 0.0, 1.0, N),
+    **{f"aten::{n}_window": _call(getattr(aten, f"{n}_window").default, N) for n in WINDOWS},
+    "aten::fft_fftfreq": _call(aten.fft_fftfreq.default, N),
+    "aten::fft_rfftfreq": _call(aten.fft_rfftfreq.default, 4),
     "aten::eye": _call(aten.eye.default, N),
     "aten::scalar_tensor": _call(aten.scalar_tensor.default, 2.0),
     **{f"aten::{n}_like": _call(getattr(aten, f"{n}_like").default, X) for n in ("zeros", "ones", "empty")},
@@ -76,10 +103,29 @@ def _of_integers(op: Any, *more: Any) -> Use:
     return lambda x: _call(op, aten._to_copy.default(aten.abs.default(x), dtype=torch.int64), *more)(x)
 
 
+def _two_integers(op: Any, x: Any) -> Any:
+    whole = aten._to_copy.default(aten.abs.default(x), dtype=torch.int64)
+    return _call(op, whole, whole)(x)
+
+
+def _positive(op: Any, x: Any) -> Any:
+    return _call(op, aten.gt.Scalar(x, 0.0))(x)
+
+
+SIDES, QUANTIFIERS = ("left", "right"), ("all", "any")
 BITS: dict[str, Use] = {
     "aten::bitwise_not": _of_integers(aten.bitwise_not.default),
     **{f"aten::{n}": _of_integers(getattr(aten, n).Scalar, 3) for n in ("bitwise_and", "bitwise_or")},
     **{f"aten::{n}": _of_integers(getattr(aten, n).Scalar, 3) for n in ("__and__", "__or__")},
     "aten::bincount": _of_integers(aten.bincount.default),
+    **{f"aten::{n}": _of_integers(getattr(aten, n).Scalar, 3) for n in ("bitwise_xor", "__xor__")},
+    **{f"aten::{n}": _of_integers(getattr(aten, n).Scalar, 3) for n in ("__lshift__", "__rshift__")},
+    **{f"aten::bitwise_{n}_shift": _of_integers(getattr(aten, f"bitwise_{n}_shift").Tensor_Scalar, 3) for n in SIDES},
+    "aten::one_hot": _of_integers(aten.one_hot.default, 4),
+    **{f"aten::{n}": lambda x, n=n: _two_integers(getattr(aten, n).default, x) for n in ("gcd", "lcm")},
+    **{f"aten::_is_{n}_true": lambda x, n=n: _positive(getattr(aten, f"_is_{n}_true").default, x) for n in QUANTIFIERS},
 }
-CALLS: dict[str, Use] = {**COMPARISONS, **STEPS, **FRESH, **SIZES, **NUMBERS, **BITS}
+CALLS: dict[str, Use] = {
+    **{**COMPARISONS, **MORE_COMPARISONS, **STEPS, **FRESH, **SIZES, **NUMBERS, **BITS},
+    **SEVERAL,
+}

@@ -95,6 +95,18 @@ def _enlarged(*shape: int, align: bool) -> Callable[[Tensors], Arguments]:
     return lambda t: {"input": t(*shape), "output_size": size, "align_corners": align, "scale_factors": None}
 
 
+def _pair(first: tuple[int, ...], second: tuple[int, ...], name: str) -> Callable[[Tensors], Arguments]:
+    return lambda t: {"self": t(*first), name: t(*second)}
+
+
+def _contracted(t: Tensors) -> Arguments:
+    return {"self": t(2, 3, 4), "other": t(4, 2, 3), "dims_self": [0, 2], "dims_other": [1, 0]}
+
+
+def _added(bias: tuple[int, ...], a: tuple[Any, ...], b: tuple[Any, ...], **factors: float) -> Any:
+    return lambda t: {"self": t(*bias), a[0]: t(*a[1:]), b[0]: t(*b[1:]), **factors}
+
+
 def _both_and_each(op: object, arguments: object, a: str, b: str) -> list[Case]:
     return [Case(op, arguments, active) for active in ((a, b), (a,), (b,))]
 
@@ -149,6 +161,32 @@ CASES: list[Case] = [
         for active in (("batch1",), ("batch1", "batch2", "self"))
     ),
     *_both_and_each(aten.mv.default, lambda t: {"self": t(3, 4), "vec": t(4)}, "self", "vec"),
+    *(
+        case
+        for op, first, second, name in (
+            (aten.dot.default, (4,), (4,), "tensor"),
+            (aten.vdot.default, (4,), (4,), "other"),
+            (aten.inner.default, (2, 4), (3, 4), "other"),
+            (aten.outer.default, (3,), (4,), "vec2"),
+            (aten.ger.default, (3,), (4,), "vec2"),
+        )
+        for case in _both_and_each(op, _pair(first, second, name), "self", name)
+    ),
+    *_both_and_each(aten.tensordot.default, _contracted, "self", "other"),
+    *(
+        Case(op, _added(bias, a, b, beta=0.5, alpha=-2.0), active)
+        for op, bias, a, b in (
+            (aten.addmv.default, (3,), ("mat", 3, 4), ("vec", 4)),
+            (aten.addr.default, (3, 4), ("vec1", 3), ("vec2", 4)),
+            (aten.addbmm.default, (3, 2), ("batch1", 2, 3, 4), ("batch2", 2, 4, 2)),
+        )
+        for active in ((a[0],), (a[0], b[0], "self"))
+    ),
+    Case(aten.trace.default, lambda t: {"self": t(3, 4)}, ("self",)),
+    Case(aten.nansum.default, lambda t: {"self": t(2, 3, 4), "dim": [1], "keepdim": True}, ("self",)),
+    Case(aten.nanmean.default, lambda t: {"self": t(2, 3), "dim": None}, ("self",)),
+    Case(aten.trapezoid.dx, lambda t: {"y": t(2, 4), "dx": 0.5}, ("y",)),
+    Case(aten.cumulative_trapezoid.dx, lambda t: {"y": t(4, 2), "dim": 0}, ("y",)),
     Case(aten.adaptive_avg_pool1d.default, lambda t: {"self": t(2, 3, 7), "output_size": [3]}, ("self",)),
     Case(aten.adaptive_avg_pool3d.default, lambda t: {"self": t(1, 2, 3, 5, 4), "output_size": [2, 3, 1]}, ("self",)),
     Case(aten.avg_pool1d.default, lambda t: {"self": t(2, 3, 7), "kernel_size": [3], "padding": [1]}, ("self",)),

@@ -102,6 +102,7 @@ CASES: list[Case] = [
     Case(aten.expand.default, _with(1, 3, 1, size=[2, 4, -1, 5]), ("self",)),
     Case(aten.slice.Tensor, _with(2, 7, dim=-1, start=-6, end=-1, step=2), ("self",)),
     Case(aten.slice.Tensor, _with(5, 2, start=1), ("self",), "no end"),
+    Case(aten.narrow.default, _with(2, 7, dim=-1, start=-6, length=3), ("self",)),
     Case(aten.select.int, _with(2, 3, 4, dim=-2, index=-1), ("self",)),
     Case(aten.cat.default, _listed((2, 3), (2, 0), (2, 1), dim=-1), ("tensors.0", "tensors.1", "tensors.2")),
     Case(aten.concat.default, _listed((2, 3), (2, 1), dim=-1), ("tensors.0", "tensors.1")),
@@ -121,6 +122,4 @@ CASES: list[Case] = [
     Case(aten.masked_fill.Scalar, _filled, ("self",)),
     *(Case(aten.masked_fill.Tensor, _filled_by_tensor, active) for active in (("self", "value"), ("self",))),
     Case(aten.gather.default, _gathered, ("self",)),
-    Case(aten.max_pool2d.default, _with(2, 3, 6, 5, **POOL), ("self",)),
-    Case(aten.max_pool2d.default, _with(3, 4, 4, kernel_size=[2]), ("self",), "no batch"),
 ]

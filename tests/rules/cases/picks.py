@@ -8,7 +8,7 @@ import torch
 
 from ..case import Arguments, Case
 from ..tensors import Tensors
-from .moves import POOL, _with
+from .moves import _with
 
 aten = torch.ops.aten
 
@@ -90,30 +90,5 @@ CASES: list[Case] = [
     Case(aten.tril.default, _with(2, 3, 4, diagonal=-1), ("self",)),
     Case(aten.triu.default, _with(4, 3, diagonal=1), ("self",)),
     Case(aten.scatter.value, _picked(3, 4, high=4, ids=(3, 2), dim=-1, value=-5.0), ("self",)),
-    *(
-        case
-        for op in (aten.maximum.default, aten.minimum.default, aten.max.other, aten.min.other)
-        for case in _each(op, PAIR, "self", "other")
-    ),
-    *_each(aten.clamp.Tensor, BOUNDS, "self", "min", "max"),
-    Case(aten.clamp.Tensor, _interleaved((3, 4), (4,), names=("self", "max")), ("self", "max"), "above"),
-    *_each(aten.clamp_min.Tensor, _interleaved((3, 4), (4,), names=("self", "min")), "self", "min"),
-    *_each(aten.clamp_max.Tensor, _interleaved((3, 4), (4,), names=("self", "max")), "self", "max"),
-    _first(aten.max.dim, 3, 4, dim=-1),
-    _first(aten.min.dim, 3, 4, dim=0, keepdim=True),
-    _first(aten.topk.default, 3, 5, k=2, dim=0),
-    _first(aten.topk.default, 3, 5, k=2, dim=-1, largest=False),
-    _first(aten.sort.default, 3, 4, dim=0, descending=True),
-    _first(aten.sort.stable, 3, 4, stable=True),
-    Case(aten.max.default, _with(2, 3), ("self",)),
-    Case(aten.min.default, _with(2, 3), ("self",)),
-    Case(aten.max_pool1d.default, _with(2, 3, 7, kernel_size=[3], stride=[2], padding=[1]), ("self",)),
-    Case(aten.max_pool1d.default, _with(3, 7, kernel_size=[2]), ("self",), "no batch"),
-    Case(aten.max_pool3d.default, _with(1, 2, 4, 5, 4, **CUBE), ("self",)),
-    _first(aten.max_pool2d_with_indices.default, 2, 3, 6, 5, **POOL),
-    _first(aten.max_pool3d_with_indices.default, 1, 2, 4, 5, 4, **CUBE),
-    _first(aten.adaptive_max_pool1d.default, 2, 3, 7, output_size=[3]),
-    _first(aten.adaptive_max_pool2d.default, 2, 3, 5, 7, output_size=[2, 3]),
-    _first(aten.adaptive_max_pool3d.default, 1, 2, 4, 5, 3, output_size=[2, 2, 2]),
     *(Case(op, _enlarged(*shape), ("input",)) for op, shape in NEAREST.items()),
 ]

@@ -29,6 +29,10 @@ def _maps(t: Tensors) -> Arguments:
     return {"input1": t(2, 3), "input2": t(2, 4), "weight": t(5, 3, 4), "bias": t(5)}
 
 
+def _chain(t: Tensors) -> Arguments:
+    return {"tensors": [t(2, 3), t(3, 4), t(4, 2)]}
+
+
 def _fraction(t: Tensors) -> Arguments:
     return {"self": t(3, 4), "tensor1": t(3, 4), "tensor2": t.positive(1, 4), "value": 0.5}
 
@@ -214,4 +218,14 @@ CASES: list[Case] = [
     Case(aten.lstm.input, _run(4), ("input",), "input"),
     Case(aten.lstm.data, _packed(4), ("data", "hx.0", "hx.1")),
     Case(aten.lstm.data, _packed(4, lanes=2), ("data",), "both ways"),
+    Case(aten.kron.default, lambda t: {"self": t(2, 3).contiguous(), "other": t(2).contiguous()}, ("self", "other")),
+    Case(aten.diff.default, _x(2, 5, n=2), ("self",)),
+    Case(
+        aten.diff.default,
+        lambda t: {"self": t(2, 3), "n": 1, "dim": 0, "prepend": t(1, 3), "append": t(2, 3)},
+        ("self", "prepend"),
+    ),
+    Case(aten.linalg_cross.default, lambda t: {"self": t(2, 3, 4), "other": t(1, 3, 1), "dim": 1}, ("self", "other")),
+    Case(aten.linalg_multi_dot.default, _chain, ("tensors.0", "tensors.1", "tensors.2")),
+    Case(aten.linalg_matrix_power.default, _x(3, 3, n=3), ("self",)),
 ]
