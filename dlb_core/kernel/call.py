@@ -67,13 +67,13 @@ class Shares:
 
 
 class Call:
-    """One executed node: its arguments by their schema names, its `output`, its fx `node`.
+    """One executed node: its arguments by their schema names, its `output`, its fx `node`, its `device`.
 
     Only what the step declared in `reads` is kept after the forward pass; other tensors read as None, their
     shapes are always there (`shape`). Floating tensors arrive in the dtype of the relevance.
     """
 
-    __slots__ = ("_bound", "_dtype", "_shapes", "_slot", "_values", "node", "receivers")
+    __slots__ = ("_bound", "_dtype", "_shapes", "_slot", "_values", "device", "node", "receivers")
 
     def __init__(
         self,
@@ -84,8 +84,10 @@ class Call:
         values: Sequence[Any],
         shapes: Sequence[Any],
         dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         self.node = node
+        self.device = device
         self.receivers = receivers
         self._bound = bound
         self._slot = slot

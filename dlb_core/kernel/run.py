@@ -87,6 +87,7 @@ def run_relevance(
     if consume:
         activations.values = []
     saving = thrift(plan) if consume else None
+    shapes, device = activations.shapes, plan.layout.program.device
     slots_of_steps = {step.slot for step in plan.steps}
     with torch.no_grad(), torch.autocast(plan.layout.program.device.type, enabled=False):
         for index, step in enumerate(plan.steps):
@@ -107,7 +108,7 @@ def run_relevance(
                 books.relevance("in", step.slot, r)
             if through and step.slot in through:
                 r = _masked(plan, step.slot, r, through[step.slot], books)
-            call = Call(step.node, step.bound, step.slot, step.receivers, values, activations.shapes, plan.dtype)
+            call = Call(step.node, step.bound, step.slot, step.receivers, values, shapes, plan.dtype, device)
             try:
                 shares = step.formula.run(step.row.view(call), r, plan.mode)
             except Exception as error:

@@ -19,6 +19,7 @@ from dlb_ops_builtin.rows import (
     pointwise,
     recurrent,
     resampling,
+    sampling,
     shares,
     winners,
 )
@@ -28,6 +29,7 @@ ALL: list[Row] = [
     *accumulating.ROWS,
     *convolutions.ROWS,
     *resampling.ROWS,
+    *sampling.ROWS,
     *pointwise.ROWS,
     *moves.ROWS,
     *picks.ROWS,

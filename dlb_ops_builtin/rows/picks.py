@@ -54,13 +54,6 @@ def _im2col(r: Tensor, call: Call) -> Shares:
     return Shares({"self": aten.col2im(r, shape[-2:], *window)}, {constant_of(call): (r * (1 - inside)).sum()})
 
 
-def _nearest(dims: int) -> Row:
-    """Every output is a copy of the input element nearest to it."""
-    up = getattr(aten, f"upsample_nearest{dims}d").vec
-    back = by_places(lambda x, call: up(x, call.output_size, call.scale_factors), "input", counts=False)
-    return move(f"aten::upsample_nearest{dims}d.vec", x="input", back=back)
-
-
 ROWS: list[Row] = [
     move("aten::index_select", back=_index_select, reads=("index",)),
     move(
@@ -102,5 +95,4 @@ ROWS: list[Row] = [
     move("aten::triu", back=_triangle(torch.triu, torch.tril, -1)),
     move("aten::scatter.value", x="self", back=_scatter_value, reads=("index",)),
     move("aten::gather", x="self", back=by_places(lambda x, call: x.gather(call.dim, call.index)), reads=("index",)),
-    *(_nearest(dims) for dims in (1, 2, 3)),
 ]

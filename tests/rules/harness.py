@@ -63,7 +63,8 @@ class Bound:
     def view(self) -> Any:
         """What the formula of the last node gets to see."""
         step, done = self.plan.steps[0], self.forward(keep_all=True)
-        call = Call(step.node, step.bound, step.slot, step.receivers, done.values, done.shapes, self.plan.dtype)
+        where = (self.plan.dtype, self.layout.program.device)
+        call = Call(step.node, step.bound, step.slot, step.receivers, done.values, done.shapes, *where)
         return step.row.view(call)
 
     def back(self, r: Any, *, several: bool = False) -> Outcome:

@@ -9,12 +9,27 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlb_core.rules import Choice, Linear
+
 from . import oracle
+from .case import Case
+from .cases import CASES
 from .compare import assert_booked, assert_same
-from .harness import MODE_NAMES, MODES, ModeName, assert_conserved, bind_op, call_op
+from .harness import MODE_NAMES, MODES, ModeName, assert_conserved, bind_op, call_op, pack
 from .tensors import Tensors, both_dtypes, checked, dim_of, shapes, tensors
 
 aten = torch.ops.aten
+
+
+def _is_fixed(case: Case) -> bool:
+    """One map of one operand, with weights of its own."""
+    if case.program is not None or not isinstance(pack().find(case.op), (Linear, Choice)):
+        return False
+    row = case.bind(case.arguments(Tensors(1))).plan.steps[0].declared
+    return isinstance(row, Linear) and row.weight is None and row.bias is None
+
+
+FIXED = [case for case in CASES if _is_fixed(case)]
 every_mode = pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
 
 
@@ -156,6 +171,14 @@ def test_average_pooling(mode: ModeName, t: Tensors, data: st.DataObject) -> Non
 @given(t=tensors(), size=st.tuples(*[st.integers(1, 5)] * 2), out=st.tuples(*[st.integers(1, 6)] * 2))
 def test_adaptive_average_pooling(mode: ModeName, t: Tensors, size: tuple[int, int], out: tuple[int, int]) -> None:
     prove(aten.adaptive_avg_pool2d.default, {"self": t(2, *size), "output_size": list(out)}, t, mode)
+
+
+@every_mode
+@pytest.mark.parametrize("case", FIXED, ids=str)
+def test_every_map_without_a_bias(mode: ModeName, case: Case) -> None:
+    """Pools, interpolations, samplings, transforms: what they make of unit vectors says all about them."""
+    t = Tensors(1)
+    prove(case.op, case.arguments(t), t, mode, *case.active)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])

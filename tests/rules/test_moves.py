@@ -13,13 +13,14 @@ from torch import Tensor
 
 from . import oracle
 from .case import Case
-from .cases import accumulating, assembling, picks, winners
+from .cases import accumulating, assembling, picks, sampling, winners
 from .cases import moves as table
 from .harness import MODE_NAMES, MODES, ModeName, assert_conserved, bind_op
 from .tensors import Tensors, checked, dim_of, shapes, tensors
 
 aten = torch.ops.aten
-CASES = [*table.CASES, *picks.CASES, *winners.CASES, *assembling.CASES, *accumulating.MOVES]
+CASES = [*table.CASES, *picks.CASES, *winners.CASES, *assembling.CASES, *accumulating.MOVES, *sampling.COPIES]
+MOVES = [*table.CASES, *picks.CASES, *winners.CASES, *assembling.CASES, *accumulating.MOVES, *sampling.COPIES]
 every_mode = pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
 
 
@@ -51,7 +52,9 @@ def prove(case: Case, arguments: dict[str, Any], t: Tensors, mode: ModeName = MO
 
 @every_mode
 @pytest.mark.parametrize(
-    "case", [*table.CASES, *picks.CASES, *winners.CASES, *assembling.CASES, *accumulating.MOVES], ids=str
+    "case",
+    [*table.CASES, *picks.CASES, *winners.CASES, *assembling.CASES, *accumulating.MOVES, *sampling.COPIES],
+    ids=str,
 )
 def test_every_move(mode: ModeName, case: Case) -> None:
     t = Tensors(3)

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from ..case import Case
-from . import accumulating, assembling, functions, linear_maps, moves, picks, pointwise, weighted, winners, written
+from . import (
+    accumulating,
+    assembling,
+    functions,
+    linear_maps,
+    moves,
+    picks,
+    pointwise,
+    sampling,
+    weighted,
+    winners,
+    written,
+)
 
 FAMILIES = (
     *(linear_maps, accumulating, pointwise, functions, moves, picks, winners, assembling),
-    *(weighted, written),
+    *(sampling, weighted, written),
 )
 CASES: list[Case] = [case for family in FAMILIES for case in family.CASES]

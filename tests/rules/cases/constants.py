@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+from .. import vision_ops
+
+vision_ops.register()
 aten = torch.ops.aten
 Use = Callable[[Any], Any]
 
@@ -54,7 +57,14 @@ STEPS: dict[str, Use] = {
     "aten::heaviside": _call(aten.heaviside.default, X, X),
     "aten::count_nonzero": _call(aten.count_nonzero.default, X),
 }
+
+
+def _overlapping(op: Any, x: Any) -> Any:
+    return _call(op, aten.expand.default(aten.unsqueeze.default(x, 1), [3, 4]), x, 0.5)(x)
+
+
 SEVERAL: dict[str, Use] = {  # their outputs have another shape, or there are several
+    "torchvision::nms": lambda x: _overlapping(torch.ops.torchvision.nms.default, x),
     "aten::nonzero": _call(aten.nonzero.default, X),
     "aten::argwhere": _call(aten.argwhere.default, X),
     "aten::where.default": lambda x: _call(aten.where.default, aten.gt.Scalar(x, 0.0))(x),

@@ -90,11 +90,6 @@ def _plus(a: str, b: str, *batch: int, bias: tuple[int, ...], **factors: float) 
     return lambda t: {"self": t(*bias), a: t(*batch, 3, 4), b: t(*batch, 4, 2), **factors}
 
 
-def _enlarged(*shape: int, align: bool) -> Callable[[Tensors], Arguments]:
-    size = [2 * n + 1 for n in shape[2:]]
-    return lambda t: {"input": t(*shape), "output_size": size, "align_corners": align, "scale_factors": None}
-
-
 def _pair(first: tuple[int, ...], second: tuple[int, ...], name: str) -> Callable[[Tensors], Arguments]:
     return lambda t: {"self": t(*first), name: t(*second)}
 
@@ -192,7 +187,4 @@ CASES: list[Case] = [
     Case(aten.avg_pool1d.default, lambda t: {"self": t(2, 3, 7), "kernel_size": [3], "padding": [1]}, ("self",)),
     Case(aten.avg_pool3d.default, lambda t: {"self": t(1, 2, 3, 4, 4), "kernel_size": [2], "stride": [1]}, ("self",)),
     Case(aten.cumsum.default, lambda t: {"self": t(2, 3, 4), "dim": -2}, ("self",)),
-    Case(aten.upsample_linear1d.vec, _enlarged(2, 3, 4, align=False), ("input",)),
-    *(Case(aten.upsample_bilinear2d.vec, _enlarged(2, 3, 4, 3, align=a), ("input",), str(a)) for a in (True, False)),
-    Case(aten.upsample_trilinear3d.vec, _enlarged(1, 2, 2, 3, 2, align=True), ("input",)),
 ]

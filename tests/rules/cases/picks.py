@@ -49,16 +49,6 @@ def _first(op: Any, *shape: int, **more: Any) -> Case:
     return Case(op, _with(*shape), ("self",), ", ".join(map(str, more.values())), lambda self: op(self, **more)[0])
 
 
-def _enlarged(*shape: int) -> Any:
-    dims = len(shape) - 2
-    return lambda t: {"input": t.distinct(*shape), "output_size": None, "scale_factors": [2.0, 1.5, 3.0][:dims]}
-
-
-NEAREST = {
-    aten.upsample_nearest1d.vec: (2, 3, 4),
-    aten.upsample_nearest2d.vec: (2, 3, 4, 2),
-    aten.upsample_nearest3d.vec: (1, 2, 3, 2, 2),
-}
 PAIR = _interleaved((4, 1, 3), (2, 1), names=("self", "other"))
 BOUNDS = _interleaved((3, 4), (4,), (3, 1), names=("self", "min", "max"))
 CUBE = {"kernel_size": [2, 3, 2], "stride": [1, 2, 2], "padding": [1, 1, 0], "ceil_mode": True}
@@ -90,5 +80,4 @@ CASES: list[Case] = [
     Case(aten.tril.default, _with(2, 3, 4, diagonal=-1), ("self",)),
     Case(aten.triu.default, _with(4, 3, diagonal=1), ("self",)),
     Case(aten.scatter.value, _picked(3, 4, high=4, ids=(3, 2), dim=-1, value=-5.0), ("self",)),
-    *(Case(op, _enlarged(*shape), ("input",)) for op, shape in NEAREST.items()),
 ]

@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from ..case import Arguments, Case
-from ..tensors import Tensors
+from ..case import Case
 from .moves import POOL
 from .picks import BOUNDS, CUBE, PAIR, _each, _first, _interleaved, _with
 
@@ -16,15 +15,8 @@ aten = torch.ops.aten
 
 def _samples(dims: int) -> Any:
     shape = (2, 3, *[5, 6, 4][:dims])
-    samples = torch.tensor([0.3, 0.7, 0.2])[:dims]
-
-    def make(t: Tensors) -> Arguments:
-        return {
-            "self": t.distinct(*shape),
-            "samples": torch.tensor([0.3, 0.7, 0.2], dtype=t.dtype)[:dims].expand(2, 3, dims),
-        }
-
-    return make
+    samples = torch.tensor([0.3, 0.7, 0.2])[:dims].expand(2, 3, dims)
+    return lambda t: {"self": t.distinct(*shape), "samples": samples.to(t.dtype)}
 
 
 def _fractional(dims: int) -> Case:
