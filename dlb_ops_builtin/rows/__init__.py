@@ -22,6 +22,7 @@ from dlb_ops_builtin.rows import (
     sampling,
     shares,
     winners,
+    writes,
 )
 
 ALL: list[Row] = [
@@ -35,6 +36,7 @@ ALL: list[Row] = [
     *picks.ROWS,
     *winners.ROWS,
     *assembling.ROWS,
+    *writes.ROWS,
     *norms.ROWS,
     *attention.ROWS,
     *fused.ROWS,

@@ -14,11 +14,12 @@ from . import (
     sampling,
     weighted,
     winners,
+    writes,
     written,
 )
 
 FAMILIES = (
     *(linear_maps, accumulating, pointwise, functions, moves, picks, winners, assembling),
-    *(sampling, weighted, written),
+    *(writes, sampling, weighted, written),
 )
 CASES: list[Case] = [case for family in FAMILIES for case in family.CASES]

@@ -78,6 +78,8 @@ FRESH: dict[str, Use] = {
     "aten::full": _call(aten.full.default, [N], 2.0),
     "aten::empty": _call(aten.empty.memory_format, [N]),
     "aten::arange": _call(aten.arange.default, N),
+    "aten::fill.Scalar": _call(aten.fill.Scalar, X, 2.0),
+    "aten::zero": _call(aten.zero.default, X),
     "aten::linspace": _call(aten.linspace.default, 0.0, 1.0, N),
     "aten::logspace": _call(aten.logspace.default, 0.0, 1.0, N),
     **{f"aten::{n}_window": _call(getattr(aten, f"{n}_window").default, N) for n in WINDOWS},
