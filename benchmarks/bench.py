@@ -72,7 +72,7 @@ def medians(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, 
 
 def plain_trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """`torch.export` and its decompositions alone, with the dynamic shapes that dlb asks for."""
-    from dlb_core.kernel.trace import without_cache
+    from dlb_core.kernel.surroundings import without_cache
 
     dims = {
         i: ({0: torch.export.Dim.AUTO} | ({} if t.is_floating_point() else {1: torch.export.Dim.AUTO}))

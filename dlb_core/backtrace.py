@@ -21,7 +21,7 @@ from dlb_core.kernel.modes import BoundMode
 from dlb_core.kernel.packs import registry as load
 from dlb_core.kernel.plan import Plan
 from dlb_core.kernel.prepare import prepare
-from dlb_core.kernel.trace import trace_export
+from dlb_core.kernel.tracers import trace
 from dlb_core.relevance import Relevance
 from dlb_core.rules import layer_rule
 from dlb_core.targets import Request
@@ -68,24 +68,29 @@ class DLBacktrace:
     ) -> None:
         choose("tracer", tracer, TRACERS)
         choose("check", check, CHECKS)
+        if tracer == "tape" and dynamic_shapes != "auto":
+            raise ValueError('dynamic_shapes= is for export: with tracer="tape" every call may have other shapes')
         if relevance_dtype is not None and not relevance_dtype.is_floating_point:
             raise ValueError(f"relevance_dtype={relevance_dtype}: must be a floating dtype")
         args, kwargs = _as_call(input_for_graph)
         where = None if device == "auto" else torch.device(device)
         self._layers: list[Row] = []
+        self._tracer = tracer
 
-        def build() -> Engine:
+        def build(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Engine:
             registry = load().extended(self._layers) if self._layers else load()
             fakes = fakes_of(registry)
-            program = trace_export(model, args, kwargs, dynamic_shapes=dynamic_shapes, device=where, fakes=fakes)
+            program = trace(model, args, kwargs, self._tracer, dynamic_shapes=dynamic_shapes, device=where, fakes=fakes)
+            self._tracer = program.tracer  # what export could not trace once it is not asked for again
             layout = prepare(program, registry, switches={"fold": fold}, explain_inputs=explain_inputs)
             index = _choose_output(program.outputs, program.output_names, output)
             dtype = relevance_dtype or _relevance_dtype(program.outputs[index])
             return Engine(registry, layout, index, dtype, _is_causal(model), check)
 
         self._build = build
-        self._engine = build()
-        self._last: Prediction | None = None
+        self._example = args, kwargs
+        self._engine = build(args, kwargs)
+        self._last: tuple[Engine, Prediction] | None = None
 
     def register_layer(self, cls: type[nn.Module], rule: Row | Callable[[Call, Any, BoundMode], Shares]) -> None:
         """Gives a module class a rule: its nodes become one, here and in no other `DLBacktrace`.
@@ -97,7 +102,7 @@ class DLBacktrace:
         op = layer_op(cls)
         self._layers = [known for known in self._layers if known.op != op]
         self._layers.append(dataclasses.replace(row, op=op, pack="registered here"))
-        self._engine = self._build()
+        self._engine = self._build(*self._example)
         self._last = None
 
     def predict(self, *inputs: Any, temperature: float = 1.0, **kwargs: Any) -> dict[str, NodeIO]:
@@ -108,9 +113,10 @@ class DLBacktrace:
         ``output``. The tensors belong to the engine until the next predict. Raises `InputMismatchError`,
         `NonFiniteError`.
         """
-        engine = self._engine
-        prediction = engine.forward(*_as_inputs(inputs, kwargs), temperature, keep=None)
-        self._last = prediction
+        args, kwargs = _as_inputs(inputs, kwargs)
+        engine = self._engine_of(args, kwargs)
+        prediction = engine.forward(args, kwargs, temperature, keep=None)
+        self._last = engine, prediction
         values = prediction.activations.values
         node_io: dict[str, NodeIO] = {}
         for node, name in engine.input_names.items():
@@ -152,9 +158,10 @@ class DLBacktrace:
             raise RuntimeError("evaluation explains the last predict: call predict(...) first, or explain(...)")
         request = Request(task, target, seed, multiplier, scaler, thresholding, model_type)
         bound = self._mode(mode, bias, mode_options)
-        self._engine.check_versions(self._last)
-        return self._engine.relevance(
-            self._last, bound, request, targets=targets, through=through, keep="all", at=None, consume=False
+        engine, prediction = self._last
+        engine.check_versions(prediction)
+        return engine.relevance(
+            prediction, bound, request, targets=targets, through=through, keep="all", at=None, consume=False
         )
 
     def explain(
@@ -182,15 +189,16 @@ class DLBacktrace:
         `target` then indexes its value. Further keyword arguments are options of the mode or inputs of the model; what
         the model's forward takes goes to the model. Other arguments: see `evaluation`.
         """
-        engine = self._engine
         request = Request(task, target, seed, multiplier, scaler, thresholding, model_type)
-        options = {name: kwargs.pop(name) for name in [*kwargs] if not engine.program.takes(name)}
+        options = {name: kwargs.pop(name) for name in [*kwargs] if not self._engine.program.takes(name)}
         bound = self._mode(mode, bias, options)
+        args, kwargs = _as_inputs(inputs, kwargs)
+        engine = self._engine_of(args, kwargs)
         start = engine.output_node if at is None else engine.node(at)
         plan = engine.plan(bound, start)
         once = targets is None or not plan.dynamic
         kept = engine.kept_for(plan, start, once=once)
-        prediction = engine.forward(*_as_inputs(inputs, kwargs), temperature, keep=kept)
+        prediction = engine.forward(args, kwargs, temperature, keep=kept)
         output = engine.output_of(prediction)
         relevance = engine.relevance(
             prediction, bound, request, targets=targets, through=through, keep=keep, at=at, consume=once
@@ -225,6 +233,10 @@ class DLBacktrace:
     def __repr__(self) -> str:
         ops = len(self._engine.layout.forward)
         return f"DLBacktrace({ops} ops, inputs {self.input_names}, relevance in {self._engine.dtype})"
+
+    def _engine_of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Engine:
+        """The engine for a call: an export serves all of them, a tape only the one that it recorded."""
+        return self._build(args, kwargs) if self._tracer == "tape" else self._engine
 
     def _mode(self, mode: str, bias: str | None, options: Mapping[str, Any]) -> BoundMode:
         settled = dict(options) if bias is None else {**options, "bias": bias}

@@ -20,7 +20,7 @@ SEEDS = ("multiplier", "logit", "probability")
 MODEL_TYPES = (None, "encoder", "decoder", "encoder-decoder")
 CHECKS = ("raise", "warn", "ends", "off")
 BIAS_POLICIES = ("absorb", "redistribute")
-TRACERS = ("auto", "export")
+TRACERS = ("auto", "export", "tape")
 
 
 def choose(name: str, value: Any, choices: Sequence[Any]) -> None:

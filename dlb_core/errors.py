@@ -14,6 +14,10 @@ class TraceError(DLBError):
     """The model cannot be traced as it is; the text names the place and what to try."""
 
 
+class ExportError(TraceError):
+    """`torch.export` cannot trace the model, though it runs; the tape can."""
+
+
 class InputMismatchError(DLBError):
     """The inputs of a call do not have the structure, shape, dtype or device that was traced."""
 

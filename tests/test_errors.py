@@ -96,11 +96,12 @@ class Branches(nn.Module):
 
 def test_an_untraceable_model_names_the_place_and_what_to_try(x: Tensor) -> None:
     with pytest.raises(TraceError) as caught:
-        DLBacktrace(Branches().eval(), x)
+        DLBacktrace(Branches().eval(), x, tracer="export")
     text = str(caught.value)
     assert "test_errors.py" in text
     assert "if x.sum() > 0:  # here" in text
     assert "What to try" in text
+    assert 'tracer="tape"' in text
     assert "`if` on tensor values" in text
 
 

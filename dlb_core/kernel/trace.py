@@ -6,8 +6,6 @@ import contextlib
 import inspect
 import io
 import logging
-import traceback
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -17,14 +15,23 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
-from dlb_core.errors import TraceError
+from dlb_core.errors import ExportError, TraceError
 from dlb_core.kernel.fakes import Fakes, standing_in
 from dlb_core.kernel.ops import traced_shape
 from dlb_core.kernel.program import Input, Parameter, Program, canonical_call, input_names
+from dlb_core.kernel.surroundings import (
+    check_module,
+    first_line,
+    move_to,
+    output_names,
+    own_failure,
+    place,
+    tracing,
+    without_cache,
+)
 
 log = logging.getLogger("dlb")
 
-_TALKERS = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes", "torch.export")
 Dynamic = str | Mapping[str, Any] | None
 
 
@@ -43,7 +50,7 @@ def trace_export(
     input name -> dimensions to keep free beside the automatic ones. fakes: shape functions for some ops. The model, the
     examples and torch's settings are left as they were found. Raises `TraceError`.
     """
-    with torch.no_grad(), _quiet(), standing_in(fakes or {}), torch.random.fork_rng(devices=[]):
+    with tracing(), standing_in(fakes or {}):
         if isinstance(model, ExportedProgram):
             exported = model
             specs = model.graph_signature.input_specs
@@ -68,34 +75,6 @@ def trace_export(
     return program
 
 
-def check_module(model: Any) -> None:
-    """Raises `TraceError` for what is no module, or is in training mode."""
-    if not isinstance(model, nn.Module):
-        raise TraceError(f"expected an nn.Module or an ExportedProgram, got {type(model).__name__}")
-    training = next((name for name, module in model.named_modules() if module.training), None)
-    if training is not None:
-        where = f"its submodule {training!r}" if training else "the model"
-        raise TraceError(f"{where} is in training mode, so its output is not what it predicts: call model.eval() first")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """torch's warnings about itself are not the user's; the fused attention path would change padded rows."""
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    talkers = [logger for name in _TALKERS if not (logger := logging.getLogger(name)).disabled]
-    for logger in talkers:
-        logger.disabled = True  # it tells of tries that failed; ours tells once, in a TraceError
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-        for logger in talkers:
-            logger.disabled = False
-
-
 @contextlib.contextmanager
 def _asides() -> Iterator[None]:
     """A failing export prints its half-made graph to stderr; that goes to the debug log."""
@@ -106,20 +85,6 @@ def _asides() -> Iterator[None]:
     finally:
         if said.getvalue().strip():
             log.debug("while exporting: %s", said.getvalue())
-
-
-@contextlib.contextmanager
-def without_cache(model: nn.Module) -> Iterator[None]:
-    """Decoder models return their key-value cache unless told not to; it is no part of an explanation."""
-    config = getattr(model, "config", None)
-    before = getattr(config, "use_cache", None)
-    if before:
-        config.use_cache = False  # type: ignore[union-attr]
-    try:
-        yield
-    finally:
-        if before:
-            config.use_cache = before  # type: ignore[union-attr]
 
 
 def _export(
@@ -152,7 +117,7 @@ def _export(
                 )
         except Exception as error:  # noqa: BLE001 - torch.export raises a dozen unrelated types
             last = error
-            log.info("export %s failed: %s", label, _first_line(error))
+            log.info("export %s failed: %s", label, first_line(error))
     raise _trace_error(model, args, kwargs, last) from last
 
 
@@ -188,31 +153,11 @@ def _at_least_two(leaf: Any, dims: Mapping[int, Any]) -> Any:
 
 
 def _trace_error(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], last: Exception | None) -> TraceError:
-    try:
-        with without_cache(model):
-            model(*args, **kwargs)
-    except Exception as error:  # noqa: BLE001 - the user's code may raise anything, and we report it
-        return TraceError(
-            f"the model itself fails on this input, before any tracing: {type(error).__name__}: {error}{_place(error)}"
-        )
-    return TraceError(
-        f"torch.export cannot trace this model: {type(last).__name__}: {_first_line(last)}{_place(last)}\n"
-        "What to try: give tensors instead of Python numbers, avoid `if` on tensor values and `.item()`, "
-        "split the part that does not export from the model and explain the rest."
+    return own_failure(model, args, kwargs) or ExportError(
+        f"torch.export cannot trace this model: {type(last).__name__}: {first_line(last)}{place(last)}\n"
+        'What to try: tracer="tape" records every call as it runs; or give tensors instead of Python numbers, avoid '
+        "`if` on tensor values and `.item()`, split the part that does not export from the model and explain the rest."
     )
-
-
-def _first_line(error: BaseException | None) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), "")[:500]
-
-
-def _place(error: BaseException | None) -> str:
-    """The last line of the user's own code in a traceback."""
-    frames = traceback.extract_tb(error.__traceback__) if error else []
-    mine = [
-        f for f in frames if not any(part in f.filename for part in ("/torch/", "/dlb_core/", "site-packages/pluggy"))
-    ]
-    return f"\n  at {mine[-1].filename}:{mine[-1].lineno}: {mine[-1].line}" if mine else ""
 
 
 def _signature_of(exported: ExportedProgram, names: list[str]) -> inspect.Signature | None:
@@ -246,7 +191,7 @@ def _read(
     if device is None:
         device = next((p.tensor.device for p in parameters.values()), torch.device("cpu"))
     else:
-        _move(graph, parameters, device)
+        move_to(device, graph, parameters)
     out_node = next(n for n in graph.nodes if n.op == "output")
     flat = out_node.args[0]
     outputs: list[Any] = []
@@ -258,10 +203,6 @@ def _read(
                 f"the exported program has outputs of kind {spec.kind.name.lower()}, which dlb does not support"
             )
     out_node.args = (tuple(outputs),)  # what a buffer would become is nobody's output here
-    paths = pytree.tree_flatten_with_path(
-        pytree.tree_unflatten(list(range(len(outputs))), exported.call_spec.out_spec)
-    )[0]
-    output_names = [".".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path) for path, _ in paths]
     return Program(
         graph=graph,
         inputs=tuple(inputs),
@@ -269,7 +210,7 @@ def _read(
         signature=signature,
         parameters=parameters,
         outputs=tuple(outputs),
-        output_names=tuple(output_names),
+        output_names=output_names(exported.call_spec.out_spec),
         out_spec=exported.call_spec.out_spec,
         upper_bounds=_upper_bounds(exported),
         device=device,
@@ -291,12 +232,3 @@ def _upper_bounds(exported: ExportedProgram) -> dict[str, int]:
     unbounded = 2**40  # torch writes its own infinity, or the largest integer
     ranges = {str(symbol): interval.upper for symbol, interval in exported.range_constraints.items()}
     return {symbol: int(upper) for symbol, upper in ranges.items() if upper.is_number and upper < unbounded}
-
-
-def _move(graph: fx.Graph, parameters: Mapping[str, Parameter], device: torch.device) -> None:
-    """The program on another device: its own copies of the tensors, and every device that was written down."""
-    for parameter in parameters.values():
-        parameter.tensor = parameter.tensor.to(device)
-    for node in graph.nodes:
-        node.args = fx.node.map_aggregate(node.args, lambda a: device if isinstance(a, torch.device) else a)
-        node.kwargs = fx.node.map_aggregate(node.kwargs, lambda a: device if isinstance(a, torch.device) else a)

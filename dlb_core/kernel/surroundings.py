@@ -1,0 +1,139 @@
+"""What surrounds a tracer: which models it takes, silence while it works, and how a failure is told."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import traceback
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from dlb_core.errors import TraceError
+from dlb_core.kernel.program import Parameter
+
+_CONTAINERS = (dict, OrderedDict, list, set)
+_TALKERS = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes", "torch.export")
+
+
+def check_module(model: Any) -> None:
+    """Raises `TraceError` for what is no module, or is in training mode."""
+    if not isinstance(model, nn.Module):
+        raise TraceError(f"expected an nn.Module or an ExportedProgram, got {type(model).__name__}")
+    training = next((name for name, module in model.named_modules() if module.training), None)
+    if training is not None:
+        where = f"its submodule {training!r}" if training else "the model"
+        raise TraceError(f"{where} is in training mode, so its output is not what it predicts: call model.eval() first")
+
+
+@contextlib.contextmanager
+def tracing() -> Iterator[None]:
+    """No gradients, no warnings of torch about itself, the random numbers and settings of the caller untouched.
+
+    The fused attention path is off, because it would change padded rows.
+    """
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    talkers = [logger for name in _TALKERS if not (logger := logging.getLogger(name)).disabled]
+    for logger in talkers:
+        logger.disabled = True  # it tells of tries that failed; ours tells once, in a TraceError
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+        for logger in talkers:
+            logger.disabled = False
+
+
+@contextlib.contextmanager
+def without_cache(model: nn.Module) -> Iterator[None]:
+    """Decoder models return their key-value cache unless told not to; it is no part of an explanation."""
+    config = getattr(model, "config", None)
+    before = getattr(config, "use_cache", None)
+    if before:
+        config.use_cache = False  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        if before:
+            config.use_cache = before  # type: ignore[union-attr]
+
+
+@contextlib.contextmanager
+def as_found(model: nn.Module) -> Iterator[None]:
+    """Afterwards the modules hold what they held, attributes that are dicts, lists or sets included."""
+    before: list[tuple[Any, Any]] = []
+    for module in model.modules():
+        own = vars(module)
+        before.append((own, dict(own)))
+        before += [(value, value.copy()) for value in own.values() if type(value) in _CONTAINERS]
+    try:
+        yield
+    finally:
+        for container, content in before:
+            if not _same(container, content):
+                container.clear()
+                container.extend(content) if isinstance(container, list) else container.update(content)
+
+
+def _same(container: Any, content: Any) -> bool:
+    """The same objects in the same places; nothing of the user's is compared by value."""
+    if len(container) != len(content):
+        return False
+    if isinstance(container, dict):
+        return all(a is b and x is y for (a, x), (b, y) in zip(container.items(), content.items(), strict=True))
+    return all(a is b for a, b in zip(container, content, strict=True))
+
+
+def own_failure(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> TraceError | None:
+    """Runs the model as it is, to tell its own failures on these inputs from those of a tracer."""
+    args, kwargs = pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), (args, dict(kwargs)))
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        with as_found(model), without_cache(model):
+            model(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything, and we report it
+        told = f"{type(error).__name__}: {error}{place(error)}"
+        return TraceError(f"the model itself fails on this input, before any tracing: {told}")
+    finally:
+        for buffer, before in buffers:
+            if not torch.equal(buffer, before):
+                buffer.copy_(before)
+    return None
+
+
+def first_line(error: BaseException | None) -> str:
+    """The first line of an error's text that says something."""
+    return next((line for line in str(error).splitlines() if line.strip()), "")[:500]
+
+
+def place(error: BaseException | None) -> str:
+    """The last line of the user's own code in a traceback."""
+    frames = traceback.extract_tb(error.__traceback__) if error else []
+    mine = [
+        f for f in frames if not any(part in f.filename for part in ("/torch/", "/dlb_core/", "site-packages/pluggy"))
+    ]
+    return f"\n  at {mine[-1].filename}:{mine[-1].lineno}: {mine[-1].line}" if mine else ""
+
+
+def output_names(spec: pytree.TreeSpec) -> tuple[str, ...]:
+    """A name for every leaf of the outputs: its path (``logits``, ``0.boxes``)."""
+    numbered = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
+    paths = pytree.tree_flatten_with_path(numbered)[0]
+    return tuple(".".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path) for path, _ in paths)
+
+
+def move_to(device: torch.device, graph: fx.Graph, parameters: Mapping[str, Parameter]) -> None:
+    """The program on another device: its own copies of the tensors, and every device that was written down."""
+    for parameter in parameters.values():
+        parameter.tensor = parameter.tensor.to(device)
+    for node in graph.nodes:
+        node.args = fx.node.map_aggregate(node.args, lambda a: device if isinstance(a, torch.device) else a)
+        node.kwargs = fx.node.map_aggregate(node.kwargs, lambda a: device if isinstance(a, torch.device) else a)
