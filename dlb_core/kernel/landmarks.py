@@ -60,8 +60,9 @@ class Landmarks:
         """Of several paths to a shared module, the one through the module that is calling it."""
         paths = self._paths[module]
         around = self._open[-1][2][0] if self._open else ""
-        inside = [path for path in paths if path.startswith(f"{around}.")] if around else []
-        return (inside or paths)[0]
+        held = (path for path in paths if path.rpartition(".")[0] == around)
+        inside = (path for path in paths if path.startswith(f"{around}."))
+        return next(held, next(inside, paths[0]))
 
 
 def _named_tensors(model: nn.Module) -> dict[int, tuple[str, str]]:

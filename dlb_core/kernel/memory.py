@@ -19,6 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from dlb_core.errors import TraceError
 from dlb_core.kernel.ops import bound_arguments, op_name
+from dlb_core.kernel.surroundings import Saved
 
 aten = torch.ops.aten
 Emit = Callable[[Any, Any, Any, Any], fx.Node]  # (op, args, kwargs, what it gives, without memory) -> a new node
@@ -64,13 +65,14 @@ class Memory:
     emit: Emit
     _aliases: Any = field(default_factory=WeakTensorKeyDictionary)
     _roots: dict[StorageWeakRef, list[Root]] = field(default_factory=dict)
-    _saved: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    _saved: list[Saved] = field(default_factory=list)
 
     def add(self, tensor: Tensor, node: fx.Node, *, leaf: bool = False) -> None:
         """A tensor with memory of its own. leaf: it is the model's, and must not be changed for good."""
         memory = StorageWeakRef(tensor.untyped_storage())
         root = Root(node, memory, geometry(tensor), tensor if leaf else None)
-        self._roots.setdefault(memory, []).append(root)
+        roots = self._roots.setdefault(memory, [])
+        roots[:] = [*roots, root] if leaf else [root]  # only parameters and buffers may be parts of one memory
         self._aliases[tensor] = Alias(root, (), node, 0)
 
     def add_view(self, tensor: Tensor, of: Tensor, node: fx.Node, view: View) -> None:
@@ -121,7 +123,7 @@ class Memory:
         if len(self._roots[root.memory]) > 1:
             raise TraceError("the model writes to memory that several of its parameters or buffers share")
         if root.leaf is not None and not root.writes:
-            self._saved.append((root.leaf, root.leaf.clone()))
+            self._saved.append(Saved(root.leaf))
         parents = self._along(alias)[:-1] if alias.views else []
         value = node
         for view, parent in zip(reversed(alias.views), reversed(parents), strict=True):
@@ -132,8 +134,8 @@ class Memory:
 
     def restore(self) -> None:
         """Puts back what was written to the model's own tensors."""
-        for tensor, before in self._saved:
-            tensor.copy_(before)
+        for saved in self._saved:
+            saved.put_back()
 
     def _restride(self, tensor: Tensor, root: Root) -> None:
         """The tensor as a view of its memory, which is the root's value in the order in which it lies there."""

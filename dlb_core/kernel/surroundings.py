@@ -92,10 +92,26 @@ def _same(container: Any, content: Any) -> bool:
     return all(a is b for a, b in zip(container, content, strict=True))
 
 
+class Saved:
+    """A tensor of the model as it was before something wrote to it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self._before = tensor.clone()
+        self._version = None if tensor.is_inference() else tensor._version
+
+    def put_back(self) -> None:
+        """The old values, under the old version: who looks at it since sees no change."""
+        if self._version is None or self.tensor._version != self._version:
+            self.tensor.copy_(self._before)
+        if self._version is not None:
+            torch._C._autograd._unsafe_set_version_counter((self.tensor,), (self._version,))
+
+
 def own_failure(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> TraceError | None:
     """Runs the model as it is, to tell its own failures on these inputs from those of a tracer."""
     args, kwargs = pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), (args, dict(kwargs)))
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    saved = [Saved(buffer) for buffer in model.buffers()]
     try:
         with as_found(model), without_cache(model):
             model(*args, **kwargs)
@@ -103,9 +119,8 @@ def own_failure(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
         told = f"{type(error).__name__}: {error}{place(error)}"
         return TraceError(f"the model itself fails on this input, before any tracing: {told}")
     finally:
-        for buffer, before in buffers:
-            if not torch.equal(buffer, before):
-                buffer.copy_(before)
+        for one in saved:
+            one.put_back()
     return None
 
 

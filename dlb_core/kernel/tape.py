@@ -132,8 +132,10 @@ class Tape(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if _may_alias(func):
+        if _may_alias(func) or _hides_writes(func, args):
             with self:
+                if func is aten.batch_norm.default:
+                    return aten._native_batch_norm_legit.default(*args[:-1])[0]
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
@@ -145,7 +147,6 @@ class Tape(TorchDispatchMode):
 
     def _call(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
         """Runs an op and writes it down, if it gives tensors at all."""
-        args = _without_side_effects(func, args)
         result = func(*args, **kwargs)
         if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
             return result  # Python's from here on
@@ -180,7 +181,7 @@ class Tape(TorchDispatchMode):
             self._memory.add_view(result, source, node, view)
 
     def _write(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
-        """An op that changes its argument: the op that gives a new value instead, and the value is put in place."""
+        """An op that changes its arguments: the op that gives new values instead, and the values are put in place."""
         twin = functional(func)
         bound = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
         written = [bound[a.name] for a in func._schema.arguments if a.alias_info and a.alias_info.is_write]
@@ -191,13 +192,15 @@ class Tape(TorchDispatchMode):
         takes = [a for a in twin._schema.arguments if a.name in bound]
         plain = [bound[a.name] for a in takes if not a.kwarg_only]
         values = self._call(twin, plain, {a.name: bound[a.name] for a in takes if a.kwarg_only})
-        several = len(written) > 1 or isinstance(written[0], (list, tuple))
-        targets = written if len(written) > 1 else written[0] if several else written
-        for target, value in zip(targets, values if several else [values], strict=True):
-            self._put(target, value)
-        if not func._schema.returns:
-            return None
-        return written[0] if len(written) == 1 else tuple(written)
+        values = values if len(twin._schema.returns) > 1 else (values,)
+        given = iter(values[: len(values) - len(written)])  # what it returns besides
+        for target, value in zip(written, values[len(values) - len(written) :], strict=True):
+            pairs = zip(target, value, strict=True) if isinstance(target, (list, tuple)) else [(target, value)]
+            for one, new in pairs:
+                self._put(one, new)
+        puts = iter(written)
+        results = tuple(next(given) if r.alias_info is None else next(puts) for r in func._schema.returns)
+        return results[0] if len(results) == 1 else results or None
 
     def _put(self, target: Tensor, value: Tensor) -> None:
         node = self.node_of(value)
@@ -270,13 +273,9 @@ def _may_alias(func: OpOverload) -> bool:
     return composite and any(a.alias_info is not None for a in func._schema.arguments)
 
 
-def _without_side_effects(func: OpOverload, args: Any) -> Any:
-    """A norm that goes by the statistics of its input also writes them to its buffers, and its schema hides that."""
-    names = [a.name for a in func._schema.arguments]
-    if any(args[names.index(flag)] for flag in ("training", "use_input_stats") if flag in names[: len(args)]):
-        hidden = ("running_mean", "running_var")
-        return tuple(None if name in hidden else a for name, a in zip(names, args, strict=False))
-    return args
+def _hides_writes(func: OpOverload, args: Any) -> bool:
+    """A norm that goes by its input's statistics also writes them to its buffers, which its schema does not say."""
+    return func in (aten.batch_norm.default, aten.instance_norm.default) and args[3] is not None and bool(args[5])
 
 
 @lru_cache(maxsize=4096)
@@ -284,12 +283,12 @@ def functional(func: OpOverload) -> OpOverload | None:
     """The op that returns what `func` writes: its name without the underscore, its arguments without `out`."""
     namespace, name = func._schema.name.split("::")
     plain = f"__{name[3:]}" if name.startswith("__i") else name.removesuffix("_")
-    packet = getattr(getattr(torch.ops, namespace), plain, None)
-    wanted = [a for a in func._schema.arguments if not (a.is_out)]
+    wanted = [(a.name, str(a.type)) for a in func._schema.arguments if not a.is_out]
     found: list[OpOverload] = []
-    for overload in packet.overloads() if packet is not None else ():
-        twin: OpOverload = getattr(packet, overload)
-        same = [(a.name, str(a.type)) for a in twin._schema.arguments] == [(a.name, str(a.type)) for a in wanted]
-        if same and not twin._schema.is_mutable:
-            found.append(twin)
+    for packet in (getattr(getattr(torch.ops, namespace), n, None) for n in (plain, f"{plain}_functional")):
+        for overload in packet.overloads() if packet is not None else ():
+            twin: OpOverload = getattr(packet, overload)
+            same = [(a.name, str(a.type)) for a in twin._schema.arguments] == wanted
+            if same and not twin._schema.is_mutable:
+                found.append(twin)
     return next((t for t in found if t._overloadname == func._overloadname), found[0] if found else None)

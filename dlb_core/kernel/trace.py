@@ -20,6 +20,7 @@ from dlb_core.kernel.fakes import Fakes, standing_in
 from dlb_core.kernel.ops import traced_shape
 from dlb_core.kernel.program import Input, Parameter, Program, canonical_call, input_names
 from dlb_core.kernel.surroundings import (
+    as_found,
     check_module,
     first_line,
     move_to,
@@ -67,7 +68,8 @@ def trace_export(
         try:
             exported = exported.run_decompositions({})
         except Exception as error:
-            raise TraceError(f"torch could not make the exported program functional: {error}") from error
+            kind = TraceError if isinstance(model, ExportedProgram) else ExportError
+            raise kind(f"torch could not make the exported program functional: {error}") from error
     program = _read(exported, names, signature, device)
     if isinstance(model, ExportedProgram) and (args or kwargs):
         program.bind_inputs(args, kwargs)  # an example that does not fit is told now, not at the first call
@@ -111,7 +113,7 @@ def _export(
             shapes[leaves[i]] = dict(ds)
         call_args, call_kwargs = pytree.tree_unflatten(leaves, spec)
         try:
-            with without_cache(model), _asides():
+            with as_found(model), without_cache(model), _asides():
                 return torch.export.export(
                     model, call_args, call_kwargs, dynamic_shapes=cast(Any, shapes if dims else None), strict=False
                 )

@@ -1,0 +1,307 @@
+"""The tape: the same program as export writes, for models that decide on values, and a model left as it was found."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from zoo import CASES, MLP
+
+from dlb_core import DLBacktrace, Relevance, TraceError
+from dlb_core.kernel.ops import module_chain
+from dlb_core.kernel.program import Program
+from dlb_core.kernel.tape import trace_tape
+from dlb_core.rules import elementwise
+
+WARNING = "every call is recorded instead"
+#: Their code asks whether it is being exported and then builds its masks in another way, so later names count on.
+ASKS = ("vit-sdpa", "vit-eager")
+
+
+def both(name: str) -> tuple[DLBacktrace, DLBacktrace, dict[str, Tensor]]:
+    """A model of the zoo by either tracer; with fixed shapes, since arithmetic on free ones takes names too."""
+    case = CASES[name]
+    model, call = case.model(torch.float64), case.example(dtype=torch.float64)
+    return DLBacktrace(model, call, tracer="export", dynamic_shapes=None), DLBacktrace(model, call, tracer="tape"), call
+
+
+def assert_equal(one: Any, other: Any, what: str) -> None:
+    for a, b in zip(*((t,) if isinstance(t, Tensor) else t for t in (one, other)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9 * float(a.abs().max()), msg=what)
+
+
+@pytest.mark.parametrize(
+    "name", ["mlp", "net", "digits", "resnet18", "bert-sdpa", "bert-eager", "llama-sdpa", "vit-sdpa"]
+)
+def test_both_tracers_give_the_same(name: str) -> None:
+    """Names, values, relevance at every node in both modes, and the books."""
+    exported, taped, call = both(name)
+    values, same = exported.predict(**call), taped.predict(**call)
+    if name not in ASKS:
+        assert list(same) == list(values)
+        for key, node_io in values.items():
+            if isinstance(node_io.output, Tensor) and node_io.output.is_floating_point():
+                assert_equal(same[key].output, node_io.output, key)
+    assert_equal(same["output"].output, values["output"].output, "output")
+    for mode in ("default", "epsilon"):
+        expected, relevance = exported.evaluation(mode), taped.evaluation(mode)
+        assert relevance.ledger.accounts == pytest.approx(dict(expected.ledger.accounts), rel=1e-9, abs=1e-9)
+        for key in expected if name not in ASKS else expected.inputs:
+            assert_equal(relevance[key], expected[key], f"{mode} {key}")
+
+
+@pytest.mark.parametrize("name", ["digits", "bert-sdpa", "llama-sdpa", "vit-sdpa"])
+def test_modules_answer_by_their_paths(name: str) -> None:
+    exported, taped, call = both(name)
+    exported.predict(**call), taped.predict(**call)
+    expected, relevance = exported.evaluation("epsilon"), taped.evaluation("epsilon")
+    found = 0
+    for path, _ in CASES[name].model().named_modules():
+        if path in expected:
+            assert_equal(relevance[path], expected[path], path)
+            found += 1
+    assert found > 5
+
+
+class Shared(nn.Module):
+    """One block called twice, one module under two names, two names for one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        self.head = nn.Linear(4, 4)
+        self.head.weight = self.block[0].weight
+        self.again = self.block[0]
+        self.plain = torch.ones(4)
+        self.register_buffer("scale", torch.full((4,), 2.0), persistent=False)
+
+    def forward(self, input: Tensor, sum: dict[str, Tensor]) -> Tensor:
+        x = self.block(self.block(input)) + self.again(sum["Of.All"])
+        return self.head(x) * self.scale + self.plain + torch.tensor([1.0, 2.0, 3.0, 4.0])
+
+
+def nodes_of(program: Program) -> list[tuple[str, tuple[str, ...]]]:
+    """Names and places of what an output depends on."""
+    return [(n.name, module_chain(n)) for n in program.graph.nodes if n.op == "call_function" and n.users]
+
+
+def test_names_of_parameters_inputs_and_second_calls_are_those_of_export() -> None:
+    from dlb_core.kernel.trace import trace_export
+
+    x = torch.randn(2, 4)
+    model, call = Shared().eval(), (x, {"Of.All": x + 1})
+    exported, taped = trace_export(model, call, {}, dynamic_shapes=None), trace_tape(model, call, {})
+    assert nodes_of(taped) == nodes_of(exported)
+    assert ("linear_1", ("block@1", "block.0@1")) in nodes_of(taped)
+    assert [(i.name, i.node and i.node.name, i.shape) for i in taped.inputs] == [
+        (i.name, i.node and i.node.name, i.shape) for i in exported.inputs
+    ]
+    read = {n.name for n in exported.graph.nodes if n.op == "placeholder" and n.users}
+    known = {name: (p.name, p.kind) for name, p in exported.parameters.items() if name in read}
+    assert {name: (p.name, p.kind) for name, p in taped.parameters.items()} == known
+
+
+def test_parameters_are_shared_and_no_activation_is_held() -> None:
+    model, x = MLP().eval(), torch.randn(3, 6)
+    program = trace_tape(model, (x,), {})
+    mine = {p.data_ptr() for p in model.parameters()}
+    assert {p.tensor.data_ptr() for p in program.parameters.values()} == mine
+    assert all(n.meta["val"].fake_mode for n in program.graph.nodes if "val" in n.meta)
+
+
+class Decides(nn.Module):
+    """Branches on a sum, repeats until it is large, cuts by a number that it read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.steps = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer = self.up if x.sum() > 0 else self.down
+        x = layer(x)
+        while x.norm() < 20:
+            x = x * 2
+            self.steps += 1
+        rows = (x > 0).any(1).nonzero().flatten().tolist()
+        k = int(x.abs().max().item()) % 3 + 1
+        return torch.cat([x[rows, :k].sum().reshape(1, 1).expand(len(x), 1), x], 1)
+
+
+def decided() -> Decides:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Decides().double().eval()
+
+
+def inputs(*shape: int) -> tuple[Tensor, Tensor]:
+    """One that goes up, one that goes down."""
+    torch.manual_seed(0)
+    x = torch.rand(shape, dtype=torch.float64) + 0.1
+    return x, -x
+
+
+def test_python_decides_anew_at_every_call() -> None:
+    model = decided()
+    up, down = inputs(3, 4)
+    dlb = DLBacktrace(model, up)
+    for x, taken, other in (
+        (up, "up", "down"),
+        (down, "down", "up"),
+        (up[:1] * 3, "up", "down"),
+        (-up[:2], "down", "up"),
+    ):
+        with torch.no_grad():
+            expected = decided()(x)
+        node_io = dlb.predict(x)
+        torch.testing.assert_close(node_io["output"].output, expected, rtol=0, atol=0)
+        relevance = dlb.evaluation("epsilon")
+        assert taken in relevance
+        assert other not in relevance
+        assert {f"bias:{taken}.bias"} == {name for name in relevance.ledger.accounts if name.startswith("bias")}
+        torch.testing.assert_close(dlb.explain(x, mode="epsilon").relevance["x"], relevance["x"])
+    assert model.steps == 0
+
+
+def test_evaluation_explains_the_last_predict_whatever_came_between() -> None:
+    up, down = inputs(3, 4)
+    dlb = DLBacktrace(decided(), up, tracer="tape")
+    dlb.predict(down)
+    before = dlb.evaluation("epsilon")
+    dlb.explain(up)
+    dlb.plan("epsilon").table()
+    dlb.graph()
+    after: Relevance = dlb.evaluation("epsilon", targets=[0, 1])
+    torch.testing.assert_close(dlb.evaluation("epsilon")["x"], before["x"], rtol=0, atol=0)
+    torch.testing.assert_close(after["x"][1], dlb.evaluation("epsilon", target=1)["x"])
+
+
+def test_falling_back_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    up, down = inputs(3, 4)
+    with caplog.at_level(logging.WARNING, logger="dlb"):
+        dlb = DLBacktrace(decided(), up)
+        dlb.predict(down)
+        dlb.explain(up)
+        dlb.register_layer(nn.Linear, elementwise("mine"))
+        dlb.predict(up)
+    assert [record.getMessage().count(WARNING) for record in caplog.records] == [1]
+    assert "data-dependent" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="dlb"):
+        DLBacktrace(MLP().eval(), torch.randn(2, 6))
+        DLBacktrace(decided(), up, tracer="tape").predict(down)
+    assert caplog.records == []
+
+
+def test_a_registered_layer_is_one_node() -> None:
+    up, _ = inputs(3, 4)
+    dlb = DLBacktrace(decided(), up, tracer="tape")
+    dlb.register_layer(nn.Linear, elementwise("mine"))
+    dlb.predict(up)
+    relevance = dlb.evaluation("epsilon")
+    torch.testing.assert_close(relevance["x"], relevance["up"])
+
+
+class Careless(nn.Module):
+    """Writes to its buffers, counts, collects, and exchanges its modules and parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+        self.norm = nn.BatchNorm1d(4)
+        self.register_buffer("calls", torch.zeros(()))
+        self.seen: list[Tensor] = []
+        self.names = {"a": 1}
+        self.table = torch.zeros(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.table[0] = x.sum()
+        self.seen.append(x)
+        self.names["b"] = 2
+        self.names["a"] = 3
+        self.layers[0], self.layers[1] = self.layers[1], self.layers[0]
+        self.current = self.layers[0]
+        self.norm.weight.mul_(2)
+        normed = nn.functional.batch_norm(x, self.norm.running_mean, self.norm.running_var, training=True)
+        return self.norm(self.current(x)) + normed * self.calls + self.table
+
+
+@pytest.mark.parametrize("tracer", ["auto", "tape"])
+def test_the_model_is_left_as_it_was_found(tracer: str) -> None:
+    model, x = Careless().eval(), torch.randn(3, 4)
+    model.layers[0].weight.requires_grad_(False)
+    hook = model.layers[1].register_forward_hook(lambda module, args, output: output * 2)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    flags = [(id(p), p.requires_grad, p._version, p.grad) for p in model.parameters()]
+    held = {path: (id(m), list(vars(m)), list(m._forward_hooks)) for path, m in model.named_modules()}
+    before = x.clone()
+
+    dlb = DLBacktrace(model, x, tracer=tracer, check="off")
+    output = dlb.predict(x)["output"].output
+    dlb.explain(x)
+
+    assert {path: (id(m), list(vars(m)), list(m._forward_hooks)) for path, m in model.named_modules()} == held
+    assert not any(m._forward_pre_hooks or m._forward_hooks_always_called for m in model.modules())
+    assert [(id(p), p.requires_grad, p._version, p.grad) for p in model.parameters()] == flags
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+    assert (model.seen, model.names, model.table.tolist()) == ([], {"a": 1}, [0.0] * 4)
+    assert torch.equal(x, before)
+    with torch.no_grad():
+        torch.testing.assert_close(output, model(x))
+    hook.remove()
+
+
+def test_new_weights_are_seen_by_the_next_call() -> None:
+    up, _ = inputs(3, 4)
+    model = decided()
+    dlb = DLBacktrace(model, up, tracer="tape")
+    old = dlb.predict(up)["output"].output.clone()
+    with torch.no_grad():
+        model.up.weight.mul_(1.5)
+    with torch.no_grad():
+        expected = model(up)
+    assert not torch.allclose(old, expected)
+    torch.testing.assert_close(dlb.predict(up)["output"].output, expected)
+
+
+class Fails(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            raise ArithmeticError("too bright")  # here
+        return x * 2
+
+
+@pytest.mark.parametrize("tracer", ["auto", "tape", "export"])
+def test_the_models_own_failure_is_told(tracer: str) -> None:
+    with pytest.raises(
+        TraceError, match=r"the model itself fails on this input.*ArithmeticError: too bright"
+    ) as caught:
+        DLBacktrace(Fails().eval(), torch.ones(2, 3), tracer=tracer)
+    assert "# here" in str(caught.value)
+
+
+def test_the_models_own_failure_is_told_at_a_later_call() -> None:
+    x = -torch.ones(2, 3)
+    dlb = DLBacktrace(Fails().eval(), x)
+    dlb.predict(x)
+    with pytest.raises(TraceError, match="the model itself fails on this input"):
+        dlb.predict(-x)
+
+
+def test_what_the_tape_does_not_take() -> None:
+    x = torch.randn(2, 6)
+    model = MLP().eval()
+    exported = torch.export.export(model, (x,))
+    with pytest.raises(ValueError, match=r"records an nn.Module at work"):
+        DLBacktrace(exported, x, tracer="tape")
+    with pytest.raises(ValueError, match="dynamic_shapes= is for export"):
+        DLBacktrace(model, x, tracer="tape", dynamic_shapes=None)
+    with pytest.raises(TraceError, match=r"in training mode"):
+        DLBacktrace(model.train(), x, tracer="tape")
+    with pytest.raises(TraceError, match=r"expected an nn.Module"):
+        DLBacktrace(len, x, tracer="tape")
