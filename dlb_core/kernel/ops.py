@@ -99,9 +99,13 @@ def fake_tensors(node: fx.Node) -> list[Tensor]:
 
 
 def traced_shape(tensor: Tensor) -> tuple[Any, ...]:
-    """The shape of a fake tensor: ints, and symbols as text where any size goes."""
+    """The shape of a fake tensor: ints, and symbols as text where any size goes.
+
+    A size that was free at first and then fixed by the model (a loop over time) is an int too.
+    """
     sizes: tuple[Any, ...] = tuple(tensor.shape)
-    return tuple(size if isinstance(size, int) else str(size) for size in sizes)
+    known = [size if isinstance(size, int) else size.node.maybe_as_int() for size in sizes]
+    return tuple(str(size) if fixed is None else fixed for size, fixed in zip(sizes, known, strict=True))
 
 
 def size_hint(node: fx.Node) -> int | None:
