@@ -54,16 +54,20 @@ def tracing() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_cache(model: nn.Module) -> Iterator[None]:
-    """Decoder models return their key-value cache unless told not to; it is no part of an explanation."""
-    config = getattr(model, "config", None)
-    before = getattr(config, "use_cache", None)
-    if before:
-        config.use_cache = False  # type: ignore[union-attr]
+    """Decoder models return their key-value cache unless told not to; it is no part of an explanation.
+
+    An encoder-decoder's parts have configs of their own, and each of them is asked.
+    """
+    found: list[Any] = [getattr(module, "config", None) for module in model.modules()]
+    configs = {id(config): config for config in found if getattr(config, "use_cache", None)}
+    before = {key: config.use_cache for key, config in configs.items()}
+    for config in configs.values():
+        config.use_cache = False
     try:
         yield
     finally:
-        if before:
-            config.use_cache = before  # type: ignore[union-attr]
+        for key, config in configs.items():
+            config.use_cache = before[key]
 
 
 @contextlib.contextmanager
