@@ -204,6 +204,28 @@ def test_integers_are_explained_where_a_lookup_reads_them() -> None:
     assert sum(explanation.ledger.inputs.values()) == pytest.approx(200, abs=1e-3)
 
 
+def test_ids_that_are_shifted_into_one_table_are_explained() -> None:
+    class Columns(nn.Module):
+        """Every column has its own rows of the table; a count goes in beside them and is no id."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.fc = nn.Embedding(9, 4), nn.Linear(4, 3)
+            self.register_buffer("offsets", torch.tensor([0, 3, 5]))
+
+        def forward(self, ids: Tensor, counts: Tensor) -> Tensor:
+            known = (counts + self.offsets).float().mean(1, keepdim=True)
+            return self.fc(self.table(ids + self.offsets).sum(1)) + known
+
+    ids, counts = torch.tensor([[2, 0, 3], [1, 1, 0]]), torch.randint(0, 5, (2, 3))
+    dlb = DLBacktrace(Columns().eval(), (ids, counts))
+    for mode in ("default", "epsilon"):
+        explanation = dlb.explain(ids, counts, mode=mode, target=1)
+        assert {name: tuple(t.shape) for name, t in explanation.inputs.items()} == {"ids": (2, 3)}
+        assert not any("offsets" in account for account in explanation.ledger.accounts)
+    assert dlb.explain(ids, counts, target=1).ledger.inputs["ids"] == pytest.approx(200, abs=1e-3)
+
+
 def test_a_cast_integer_is_explained_only_when_it_is_listed() -> None:
     class Counts(nn.Module):
         def __init__(self) -> None:
@@ -250,6 +272,23 @@ def test_image_sizes_may_change_on_request() -> None:
     assert dlb.evaluation()["x"].shape == other.shape
     with pytest.raises(InputMismatchError, match="dynamic_shapes"):
         DLBacktrace(model, x).predict(other)
+
+
+def test_a_size_that_the_model_fixes_is_refused_at_another(x: Tensor) -> None:
+    class Loop(nn.Module):
+        """A Python loop over time becomes as many steps as were traced."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            state = x[:, 0]
+            for step in range(1, x.shape[1]):
+                state = state * 0.5 + x[:, step]
+            return state
+
+    series = x.reshape(3, 3, 2)
+    dlb = DLBacktrace(Loop().eval(), series, dynamic_shapes={"x": (1,)})
+    assert dlb.explain(series[:2]).inputs["x"].shape == (2, 3, 2)
+    with pytest.raises(InputMismatchError, match=r"expected \[\w+, 3, 2\].*got \[3, 2, 2\]"):
+        dlb.predict(series[:, :2])
 
 
 def test_sizes_may_be_fixed(x: Tensor) -> None:

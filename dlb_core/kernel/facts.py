@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from dlb_core.errors import MissingOp, UnsupportedOpError
-from dlb_core.kernel.kinds import Compound, Constant, Lookup, Move, Row, argument
+from dlb_core.kernel.kinds import Compound, Constant, Lookup, Move, Row, Sum, argument
 from dlb_core.kernel.ops import bound_arguments, fake_tensors, is_active_dtype, module_path, op_name, op_schema
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
@@ -74,7 +74,7 @@ def note_activity(program: Program, registry: Registry, explain_inputs: Iterable
                 if fact.active:
                     _note_missing(missing, node)
             else:
-                fact.active = _is_active(node, row)
+                fact.active = _is_active(node, row, program)
                 reason = row.refuses(bound_arguments(node)) if fact.active and row.refuses else None
                 if reason:
                     _note_missing(missing, node, f"{reason} (row of pack {row.pack or '?'})")
@@ -82,16 +82,22 @@ def note_activity(program: Program, registry: Registry, explain_inputs: Iterable
         raise UnsupportedOpError(list(missing.values()), registry.loaded, registry.failed)
 
 
-def _is_active(node: fx.Node, row: Row) -> bool:
+def _is_active(node: fx.Node, row: Row, program: Program) -> bool:
     if isinstance(row, Constant):
         return False
     if isinstance(row, Compound):  # one that refused to be written out
         return any(facts(source).active for source in node.all_input_nodes)
-    for source in operand_nodes(node, row).values():
-        carries = is_active_dtype(source) or isinstance(row, (Move, Lookup))
-        if facts(source).active and carries:
-            return True
-    return False
+    whole = isinstance(row, Lookup) or _hands_on_ids(node, row, program)
+    return any(
+        facts(source).active and (whole or is_active_dtype(source)) for source in operand_nodes(node, row).values()
+    )
+
+
+def _hands_on_ids(node: fx.Node, row: Row, program: Program) -> bool:
+    """Are the integers that come out those of one input, moved or shifted by constants (one table, many columns)?"""
+    if isinstance(row, Sum):
+        return sum(_learned(source, program) is None for source in operand_nodes(node, row).values()) == 1
+    return isinstance(row, Move)
 
 
 def _note_missing(missing: dict[str, MissingOp], node: fx.Node, reason: str = "") -> None:
@@ -114,11 +120,13 @@ def explained_inputs(program: Program, registry: Registry, names: Iterable[str] 
 
 
 def _read_by_lookups(program: Program, registry: Registry) -> set[str]:
-    """The integer inputs whose values reach a lookup's ids through moves."""
+    """The integer inputs whose values reach a lookup's ids through moves and shifts."""
     reached: set[fx.Node] = set()
     for node in reversed(list(program.graph.nodes)):
         row = row_of(node, program, registry)
-        if isinstance(row, Lookup) or (isinstance(row, Move) and node in reached and not is_active_dtype(node)):
+        if row is None or not (isinstance(row, Lookup) or (node in reached and not is_active_dtype(node))):
+            continue
+        if isinstance(row, Lookup) or _hands_on_ids(node, row, program):
             reached.update(operand_nodes(node, row).values())
     return {n.name for n in reached if n.op == "placeholder"}
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from dlb_core.kernel.call import Call, Shares
 from dlb_core.kernel.kinds.base import Row, Site, sum_to
 from dlb_core.kernel.modes import Formula
+from dlb_core.kernel.ops import is_active_dtype
 
 
 def _pass_on(row_view: tuple[str, Call], r: Tensor, mode: Any) -> Shares:
@@ -111,7 +112,8 @@ class Sum(Row):
 
     def narrow(self, site: Site) -> Row:
         others = [name for name in self.x if name not in site.receivers]
-        if len(site.receivers) == 1 and all(name in site.silent or site.is_scalar(name) for name in others):
+        ids = not is_active_dtype(site.node)  # names, not quantities: what shifts them takes no part
+        if len(site.receivers) == 1 and (ids or all(name in site.silent or site.is_scalar(name) for name in others)):
             return self.become(Elementwise, x=tuple(site.receivers))
         return self
 
