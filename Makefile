@@ -12,7 +12,7 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint train-digits docs clean
+.PHONY: help demo test models bench lint train-digits docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -22,6 +22,9 @@ demo: .venv/.ready  ## explain a handwritten seven with the shipped digits netwo
 
 test: lint .venv-test/.ready  ## lint and types, then the whole suite
 	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) -q
+
+models: .venv-test/.ready  ## explain every model of the matrix and write docs/models.md
+	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) -q tests/matrix --all-models --document docs/models.md
 
 bench: .venv-test/.ready  ## time and memory against a plain gradient
 	OMP_NUM_THREADS=$(BENCH_THREADS) .venv-test/bin/python benchmarks/bench.py

@@ -84,10 +84,10 @@ class Case:
 
 
 def randomised(model: nn.Module) -> nn.Module:
-    """Random biases, norm parameters, running statistics and embeddings that stand alone."""
+    """Random biases, norm parameters, running statistics, embeddings that stand alone; also what begins as zero."""
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() == 1 or parameter.shape[0] == 1:
+            if parameter.dim() < 2 or parameter.shape[0] == 1 or not parameter.any():
                 parameter += 0.3 * torch.randn_like(parameter)
         for name, buffer in model.named_buffers():
             if name.endswith("running_mean"):
@@ -137,11 +137,11 @@ def llama(attention: str) -> nn.Module:
     return LlamaForCausalLM(config)
 
 
-def _rows(*shape: int) -> Callable[[int, int], dict[str, Tensor]]:
+def rows(*shape: int) -> Callable[[int, int], dict[str, Tensor]]:
     return lambda batch, length: {"x": torch.stack([torch.randn(shape) for _ in range(batch)])}
 
 
-def _text(batch: int, length: int) -> dict[str, Tensor]:
+def text(batch: int, length: int) -> dict[str, Tensor]:
     """Ids and their mask; every second sample ends with two padded positions."""
     ids = torch.stack([torch.randint(1, VOCABULARY, (length,)) for _ in range(batch)])
     mask = torch.ones_like(ids)
@@ -149,29 +149,29 @@ def _text(batch: int, length: int) -> dict[str, Tensor]:
     return {"input_ids": ids * mask, "attention_mask": mask}
 
 
-def _named(name: str, make: Callable[..., Any], *shape: int) -> Callable[[int, int], dict[str, Tensor]]:
+def named(name: str, make: Callable[..., Any], *shape: int) -> Callable[[int, int], dict[str, Tensor]]:
     return lambda batch, length: {name: torch.stack([make(shape) for _ in range(batch)])}
 
 
 def _cases() -> list[Case]:
     cases = [
-        Case("mlp", MLP, _rows(6)),
-        Case("net", Net, _rows(3, 12, 12)),
-        Case("digits", digits, _named("image", torch.rand, 1, 8, 8), explained=("image",)),
-        Case("resnet18", partial(resnet18, num_classes=10), _rows(3, 64, 64)),
-        Case("vgg11", vgg, _rows(3, 64, 64)),
+        Case("mlp", MLP, rows(6)),
+        Case("net", Net, rows(3, 12, 12)),
+        Case("digits", digits, named("image", torch.rand, 1, 8, 8), explained=("image",)),
+        Case("resnet18", partial(resnet18, num_classes=10), rows(3, 64, 64)),
+        Case("vgg11", vgg, rows(3, 64, 64)),
     ]
     for attention in ("eager", "sdpa"):
         cases += [
-            Case(f"bert-{attention}", partial(bert, attention), _text, 7, explained=("input_ids",)),
+            Case(f"bert-{attention}", partial(bert, attention), text, 7, explained=("input_ids",)),
             Case(
                 f"vit-{attention}",
                 partial(vit, attention),
-                _named("pixel_values", torch.randn, 3, 32, 32),
+                named("pixel_values", torch.randn, 3, 32, 32),
                 kept=("constant:vit.embeddings.cls_token",),
                 explained=("pixel_values",),
             ),
-            Case(f"llama-{attention}", partial(llama, attention), _text, 7, explained=("input_ids",)),
+            Case(f"llama-{attention}", partial(llama, attention), text, 7, explained=("input_ids",)),
         ]
     return cases
 

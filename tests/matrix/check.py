@@ -1,0 +1,171 @@
+"""What every explanation of every model must hold, and the numbers that the document shows."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from dlb_core import DLBacktrace, Ledger, Relevance
+from dlb_core.kernel.packs import registry
+
+from .entry import Entry, Size
+
+PER_NODE = {torch.float32: 1e-5, torch.float64: 1e-9}
+FORWARD = 1e-5
+ALONE = 1e-9  # "equal to alone" is a float64 statement
+UNITS = 100.0
+
+
+@dataclass
+class Measured:
+    """One line of the document, and everything that did not hold."""
+
+    model: str
+    family: str
+    tracer: str = ""
+    nodes: int = 0
+    ops: int = 0
+    seconds: float = 0.0
+    forward: float = 0.0  # largest difference, relative to the largest output
+    shares: dict[str, float] = field(default_factory=dict)  # mode -> per cent of the seed that reaches the inputs
+    gains: dict[str, float] = field(default_factory=dict)  # mode -> sum |R| at the inputs over the seed
+    residual: float = 0.0  # the largest of any node in any mode, relative to the sum of |R| there
+    failures: list[str] = field(default_factory=list)
+
+    def expect(self, holds: bool, what: str) -> None:
+        """Notes what does not hold, and goes on: one run tells all."""
+        if not holds:
+            self.failures.append(what)
+
+
+def measure(entry: Entry) -> Measured:
+    """Traces the model, runs it and explains it in every registered mode; raises what tracing raises."""
+    found = Measured(entry.name, entry.family)
+    model = entry.model()
+    start = time.perf_counter()
+    dlb = trace(entry, model, torch.float32)
+    found.seconds = time.perf_counter() - start
+    view = dlb.graph("default")
+    ops = [data["op"] for _, data in view.nodes(data=True) if data["op"] != "input"]
+    found.tracer, found.nodes, found.ops = tracer_of(dlb), len(ops), len(set(ops))
+    found.expect(found.tracer == entry.tracer, f"traced by {found.tracer}, not by {entry.tracer}")
+    exact = entry.model(torch.float64)
+    check_forward(entry, model, exact, dlb, found)
+    for mode in sorted(registry().modes):
+        check_books(entry, dlb, mode, found)
+    if entry.calls[0].batch > 1:
+        check_samples_alone(entry, trace(entry, exact, torch.float64), found)
+    return found
+
+
+def trace(entry: Entry, model: nn.Module, dtype: torch.dtype) -> DLBacktrace:
+    dynamic: Any = "auto" if entry.dynamic is None else entry.dynamic
+    return DLBacktrace(model, entry.example(dtype=dtype), output=entry.output, dynamic_shapes=dynamic)
+
+
+def tracer_of(dlb: DLBacktrace) -> str:
+    return str(getattr(dlb, "tracer", "export"))
+
+
+def call(entry: Entry, size: Size, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Inputs of another size than traced."""
+    return entry.example(size.batch, entry.length + size.more if entry.length else None, dtype)
+
+
+def explained_output(entry: Entry, output: Any) -> Tensor:
+    """The output that the entry chooses: by name, by place, or the first floating one."""
+    if isinstance(entry.output, str):
+        chosen = output[entry.output]
+    else:
+        leaves = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+        floating = [leaf for leaf in leaves if leaf.is_floating_point()]
+        chosen = floating[0] if entry.output is None else leaves[entry.output]
+    assert isinstance(chosen, Tensor)
+    return chosen
+
+
+def check_forward(entry: Entry, model: nn.Module, exact: nn.Module, dlb: DLBacktrace, found: Measured) -> None:
+    """The traced program computes what the model computes, for every size.
+
+    Where the model's own rounding is coarser than the tolerance (few units left of large ones), that is the measure.
+    """
+    for size in (Size(2, 0), *entry.calls):
+        inputs = call(entry, size)
+        with torch.no_grad():
+            expected = explained_output(entry, model(**inputs))
+            truth = explained_output(entry, exact(**call(entry, size, torch.float64)))
+        got = dlb.predict(inputs)["output"].output
+        if got.shape != expected.shape:
+            found.expect(False, f"forward {size}: shape {list(got.shape)}, not {list(expected.shape)}")
+            continue
+        apart, rounding = relative(got, expected), relative(expected.double(), truth.double())
+        found.forward = max(found.forward, apart)
+        allowed = max(FORWARD, 2 * rounding)
+        found.expect(apart <= allowed, f"forward {size}: {apart:.1e} apart (rounding: {rounding:.1e})")
+
+
+def relative(one: Tensor, other: Tensor) -> float:
+    """The largest difference over the largest value."""
+    largest = max(float(one.abs().max()), float(other.abs().max()))
+    return float((one - other).abs().max()) / largest if largest else 0.0
+
+
+def check_books(entry: Entry, dlb: DLBacktrace, mode: str, found: Measured) -> None:
+    """Every node's books close, and seed = inputs + accounts; `default` puts all on the inputs and named constants."""
+    size = entry.calls[0]
+    dlb.predict(call(entry, size))
+    relevance = dlb.evaluation(mode, UNITS, target=entry.target)
+    ledger = relevance.ledger
+    seed = UNITS * size.batch
+    found.shares[mode] = 100 * math.fsum(ledger.inputs.values()) / seed
+    found.gains[mode] = ledger.gain
+    found.expect(abs(ledger.seed - seed) <= 1e-4 * seed, f"{mode}: the seed is {ledger.seed}, not {seed}")
+    for node in ledger.by_node.values():
+        apart = abs(node.residual) / node.scale if node.scale else 0.0
+        found.residual = max(found.residual, apart)
+        found.expect(apart <= PER_NODE[torch.float32], f"{mode}: {node.name} ({node.op}) loses {apart:.1e}")
+    ends = math.fsum(ledger.inputs.values()) + math.fsum(ledger.accounts.values())
+    allowed = PER_NODE[torch.float32] * ledger.scale * math.sqrt(len(ledger.by_node))
+    found.expect(abs(ends - ledger.seed) <= allowed, f"{mode}: the ends are {ledger.seed - ends:.1e} apart")
+    for name, tensor in leaves(relevance):
+        found.expect(bool(torch.isfinite(tensor).all()), f"{mode}: {name} is not finite")
+    if mode == "default":
+        check_default(entry, relevance, ledger, found)
+
+
+def check_default(entry: Entry, relevance: Relevance, ledger: Ledger, found: Measured) -> None:
+    """Nothing negative; what does not reach the inputs stands in the constants that the entry names."""
+    kept = {name for name, units in ledger.accounts.items() if abs(units) > 1e-4 * ledger.seed}
+    found.expect(kept == set(entry.kept), f"default: keeps {sorted(kept)}, not {sorted(entry.kept)}")
+    explained = set(ledger.inputs)
+    found.expect(explained == set(entry.explained), f"default: explains {sorted(explained)}")
+    for name, tensor in leaves(relevance):
+        found.expect(bool((tensor >= 0).all()), f"default: {name} has negative relevance")
+
+
+def check_samples_alone(entry: Entry, dlb: DLBacktrace, found: Measured) -> None:
+    """In float64: every sample of a batch gets what it gets alone, in every mode."""
+    size = entry.calls[0]
+    inputs = call(entry, size, torch.float64)
+    for mode in sorted(registry().modes):
+        together = dlb.explain(inputs, mode=mode, target=entry.target).inputs
+        for sample in range(size.batch):
+            alone = {name: value[sample : sample + 1] for name, value in inputs.items()}
+            for name, tensor in dlb.explain(alone, mode=mode, target=entry.target).inputs.items():
+                apart = relative(tensor, together[name][sample : sample + 1])
+                found.expect(apart <= ALONE, f"{mode}: {name} of sample {sample} alone is {apart:.1e} apart")
+
+
+def leaves(relevance: Relevance) -> Iterator[tuple[str, Tensor]]:
+    """Name and tensor of every entry; a tuple gives several."""
+    for name, value in relevance.items():
+        for tensor in value if isinstance(value, tuple) else (value,):
+            if tensor is not None:
+                yield name, tensor

@@ -1,0 +1,9 @@
+"""All entries of the matrix, by name."""
+
+from __future__ import annotations
+
+from . import detection, multimodal, recurrent, tabular, text, vision
+from .entry import Entry
+
+FAMILIES = (vision, detection, text, multimodal, recurrent, tabular)
+ENTRIES: dict[str, Entry] = {entry.name: entry for family in FAMILIES for entry in family.ENTRIES}
