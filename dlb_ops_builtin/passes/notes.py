@@ -20,6 +20,7 @@ from dlb_core.rules import (
     fake_tensors,
     operand_nodes,
 )
+from dlb_ops_builtin.passes.signs import decays
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Notes:
     def run(self, program: Program, registry: Registry) -> list[str]:
         origins: dict[fx.Node, Origin] = {}
         regions: dict[fx.Node, fx.Node] = {}  # node -> the node of which it is a pointwise function
+        fading = decays(program.graph.nodes, registry)
         found = []
         for node in program.graph.nodes:
             row = registry.find(node.target) if node.op == "call_function" else None
@@ -52,7 +54,7 @@ class Notes:
             _note_region(node, row, operands, regions)
             if facts(node).source is None:
                 _note_statistics(node, row, operands, origins)
-            _note_gate(node, row, operands, origins)
+            _note_gate(node, row, operands, fading)
             fact = facts(node)
             if fact.source is not None or fact.gates or fact.statistics:
                 found.append(f"{node.name}: {_say(node)}")
@@ -153,13 +155,13 @@ def _silence_mean(signal: fx.Node, origins: dict[fx.Node, Origin]) -> None:
         facts(signal).statistics = frozenset({"other"})
 
 
-def _note_gate(node: fx.Node, row: Row, operands: dict[str, fx.Node], origins: dict[fx.Node, Origin]) -> None:
+def _note_gate(node: fx.Node, row: Row, operands: dict[str, fx.Node], fading: set[fx.Node]) -> None:
     fact = facts(node)
     gates = {name for name, source in operands.items() if facts(source).gate}
     beside = isinstance(row, (Product, Bilinear)) and len(operands) == 2 and len(gates) == 1
     if beside and fact.source is None and not fact.statistics:
         fact.gates = frozenset(gates)
-    if "gate" in row.tags:
+    if "gate" in row.tags or node in fading:
         fact.gate = True
     elif gates and gates == set(operands):
         alone = len(operands) == 1
