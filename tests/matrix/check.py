@@ -100,15 +100,17 @@ def check_forward(entry: Entry, model: nn.Module, exact: nn.Module, dlb: DLBackt
         inputs = call(entry, size)
         with torch.no_grad():
             expected = explained_output(entry, model(**inputs))
-            truth = explained_output(entry, exact(**call(entry, size, torch.float64)))
         got = dlb.predict(inputs)["output"].output
         if got.shape != expected.shape:
             found.expect(False, f"forward {size}: shape {list(got.shape)}, not {list(expected.shape)}")
             continue
-        apart, rounding = relative(got, expected), relative(expected.double(), truth.double())
+        apart = relative(got, expected)
         found.forward = max(found.forward, apart)
-        allowed = max(FORWARD, 2 * rounding)
-        found.expect(apart <= allowed, f"forward {size}: {apart:.1e} apart (rounding: {rounding:.1e})")
+        if apart > FORWARD:
+            with torch.no_grad():
+                truth = explained_output(entry, exact(**call(entry, size, torch.float64)))
+            rounding = relative(expected.double(), truth)
+            found.expect(apart <= 2 * rounding, f"forward {size}: {apart:.1e} apart (rounding: {rounding:.1e})")
 
 
 def relative(one: Tensor, other: Tensor) -> float:
@@ -151,16 +153,16 @@ def check_default(entry: Entry, relevance: Relevance, ledger: Ledger, found: Mea
 
 
 def check_samples_alone(entry: Entry, dlb: DLBacktrace, found: Measured) -> None:
-    """In float64: every sample of a batch gets what it gets alone, in every mode."""
+    """In float64: a sample of a batch gets what it gets alone, another sample in every mode."""
     size = entry.calls[0]
     inputs = call(entry, size, torch.float64)
-    for mode in sorted(registry().modes):
+    for i, mode in enumerate(sorted(registry().modes)):
+        sample = i % size.batch
         together = dlb.explain(inputs, mode=mode, target=entry.target).inputs
-        for sample in range(size.batch):
-            alone = {name: value[sample : sample + 1] for name, value in inputs.items()}
-            for name, tensor in dlb.explain(alone, mode=mode, target=entry.target).inputs.items():
-                apart = relative(tensor, together[name][sample : sample + 1])
-                found.expect(apart <= ALONE, f"{mode}: {name} of sample {sample} alone is {apart:.1e} apart")
+        alone = {name: value[sample : sample + 1] for name, value in inputs.items()}
+        for name, tensor in dlb.explain(alone, mode=mode, target=entry.target).inputs.items():
+            apart = relative(tensor, together[name][sample : sample + 1])
+            found.expect(apart <= ALONE, f"{mode}: {name} of sample {sample} alone is {apart:.1e} apart")
 
 
 def leaves(relevance: Relevance) -> Iterator[tuple[str, Tensor]]:

@@ -105,7 +105,7 @@ ENTRIES = [
     _hf("DETR", detr, 64),
     _hf("YOLOS", yolos, 32),
     _entry("RetinaNet, backbone and heads", lambda: Heads(retinanet()), 64),
-    _entry("SSD300, backbone and heads", lambda: Heads(ssd300()), 300),
+    _entry("SSD300, backbone and heads", lambda: Heads(ssd300()), 300, calls=(Size(2, 0), Size(1, 0))),
     _entry("SSDlite, backbone and heads", lambda: Heads(ssdlite()), 320),
     _entry("Faster R-CNN, backbone and proposals", lambda: Proposals(faster_rcnn()), 64, target=(0, 3, 3)),
     _whole("RetinaNet", retinanet, 64),

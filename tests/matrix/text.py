@@ -10,7 +10,7 @@ import transformers
 from torch import Tensor, nn
 from zoo import SLIM, VOCABULARY, text
 
-from .entry import Entry
+from .entry import Entry, Size
 
 LENGTH = 7
 IDS = ("input_ids",)
@@ -138,6 +138,6 @@ ENTRIES = [
     ),
     _decoder("Bloom", hidden_size=32, n_layer=2, n_head=4),
     _decoder("GPTNeoX", **POSITIONS, **SLIM),
-    _decoder("Mamba", inputs=plain, **MAMBA),
+    _decoder("Mamba", inputs=plain, tried={"calls": (Size(3, 0), Size(1, 0)), "note": "its scan is unrolled: fixed length"}, **MAMBA),
     _decoder("Mamba2", inputs=plain, num_heads=8, head_dim=8, n_groups=2, chunk_size=4, **MAMBA),
 ]
