@@ -7,12 +7,15 @@ from functools import partial
 from typing import Any
 
 import torch
+import torchvision_stub
 import transformers
 from torch import Tensor, nn
 from torchvision.models import detection
 from zoo import SLIM, named, rows
 
-from .entry import Entry, Size
+from .entry import NO_TAPE, Entry, Size
+
+torchvision_stub.implement()
 
 SIDE = 64
 SAME = (Size(3, 0), Size(1, 0))
@@ -43,14 +46,14 @@ class Proposals(nn.Module):
 
 
 class Whole(nn.Module):
-    """A detector of torchvision on one image, suppression included: the scores of what it found."""
+    """A detector of torchvision as it is, suppression included: the scores of what it found in the first image."""
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()
         self.detector = detector
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.detector([x[0]])[0]["scores"].unsqueeze(0)
+        return self.detector(list(x))[0]["scores"].unsqueeze(0)
 
 
 def detr() -> nn.Module:
@@ -93,7 +96,8 @@ def _hf(name: str, build: Callable[[], nn.Module], side: int, **more: Any) -> En
 
 
 def _whole(name: str, build: Callable[[], nn.Module], side: int) -> Entry:
-    return _entry(f"{name}, whole", lambda: Whole(build()), side, tracer="tape", calls=(Size(1, 0),), target=0)
+    tape: dict[str, Any] = {"tracer": "tape", "unsupported": NO_TAPE}
+    return _entry(f"{name}, whole", lambda: Whole(build()), side, calls=(Size(1, 0),), target=0, **tape)
 
 
 retinanet = partial(torchvision_detector, "retinanet_resnet50_fpn", score_thresh=0.0, detections_per_img=5)

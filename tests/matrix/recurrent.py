@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from zoo import rows
 
-from .entry import Entry, Size
+from .entry import NO_TAPE, Entry, Size
 
 LENGTH = 5
 WIDTH = 4
@@ -149,6 +149,7 @@ ENTRIES = [
             partial(Packed, KINDS[name], both),
             ragged,
             tracer="tape",
+            unsupported=NO_TAPE,
         )
         for name, both in product(("LSTM", "GRU"), (False, True))
     ),

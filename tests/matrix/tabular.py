@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from zoo import rows
 
-from .entry import Entry
+from .entry import NO_TAPE, Entry
 
 LENGTH = 6
 CATEGORIES = (4, 7, 3)
@@ -55,7 +55,7 @@ class Padded(nn.Module):
     def __init__(self, **options: Any) -> None:
         super().__init__()
         layer = nn.TransformerEncoderLayer(16, 4, 24, batch_first=True, **options)
-        self.encoder = nn.TransformerEncoder(layer, 2)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=not options.get("norm_first"))
         self.head = nn.Linear(16, 3)
 
     def forward(self, x: Tensor, padding: Tensor) -> Tensor:
@@ -140,6 +140,16 @@ ENTRIES = [
         "target",
         dynamic={"source": (1,), "target": (1,)},
         target=(1, 2),
+    ),
+    _entry(
+        "nn.Transformer, left to find its causal mask",
+        lambda: Translator(False),
+        two,
+        "source",
+        "target",
+        target=(1, 2),
+        tracer="tape",
+        unsupported=NO_TAPE,
     ),
     _attention("", lambda: Attend(False)),
     _attention(" with its weights", lambda: Attend(True)),

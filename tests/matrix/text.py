@@ -63,6 +63,7 @@ def _decoder(
     return Entry(title or name, build, inputs, LENGTH, explained=IDS, family="text", **(tried or {}))
 
 
+UNROLLED = {"calls": (Size(3, 0), Size(1, 0)), "note": "its scan is unrolled: fixed length"}
 POSITIONS = {"max_position_embeddings": 40}
 
 ENTRIES = [
@@ -114,17 +115,8 @@ ENTRIES = [
     _decoder("Qwen2", num_key_value_heads=2, **POSITIONS, **SLIM),
     _decoder("Qwen3", num_key_value_heads=2, head_dim=8, **POSITIONS, **SLIM),
     _decoder("Mistral", num_key_value_heads=2, sliding_window=5, **POSITIONS, **SLIM),
-    _decoder("Gemma3Text", head="", num_key_value_heads=2, **GEMMA, **POSITIONS, **SLIM)
-    if False
-    else Entry(
-        "Gemma3",
-        lambda: transformers.Gemma3ForCausalLM(
-            transformers.Gemma3TextConfig(vocab_size=VOCABULARY, num_key_value_heads=2, **GEMMA, **POSITIONS, **SLIM)
-        ),
-        text,
-        LENGTH,
-        explained=IDS,
-        family="text",
+    _decoder(
+        "Gemma3Text", title="Gemma3", head="Gemma3ForCausalLM", num_key_value_heads=2, **GEMMA, **POSITIONS, **SLIM
     ),
     _decoder("Phi3", num_key_value_heads=2, **POSITIONS, **SLIM),
     _decoder(
@@ -138,6 +130,6 @@ ENTRIES = [
     ),
     _decoder("Bloom", hidden_size=32, n_layer=2, n_head=4),
     _decoder("GPTNeoX", **POSITIONS, **SLIM),
-    _decoder("Mamba", inputs=plain, tried={"calls": (Size(3, 0), Size(1, 0)), "note": "its scan is unrolled: fixed length"}, **MAMBA),
+    _decoder("Mamba", inputs=plain, tried=UNROLLED, **MAMBA),
     _decoder("Mamba2", inputs=plain, num_heads=8, head_dim=8, n_groups=2, chunk_size=4, **MAMBA),
 ]
