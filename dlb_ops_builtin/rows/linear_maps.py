@@ -92,8 +92,6 @@ def _multi_dot(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _matrix_power(self: Tensor, n: int) -> Tensor:
-    if n < 1:
-        raise ValueError(f"linalg_matrix_power with n={n} has no rule: an inverse, or the identity, is no product")
     power: Tensor = functools.reduce(torch.matmul, [self] * n)
     return power
 
@@ -177,7 +175,11 @@ ROWS: list[Row] = [
     compound("aten::diff", written=_diff),
     compound("aten::linalg_cross", written=_cross),
     compound("aten::linalg_multi_dot", written=_multi_dot),
-    compound("aten::linalg_matrix_power", written=_matrix_power),
+    compound(
+        "aten::linalg_matrix_power",
+        written=_matrix_power,
+        refuses=lambda arguments: None if arguments["n"] > 0 else "only positive powers are products",
+    ),
     linear("aten::mean.dim", x="self", apply=_mean, tags={"reduction"}),
     linear("aten::mean.default", x="self", apply=lambda x, w, call: x.mean(), tags={"reduction"}),
     linear("aten::sum.dim_IntList", x="self", apply=_sum, tags={"reduction"}),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 
-from .harness import MODE_NAMES, MODES, ModeName, bind, bind_op
+from .harness import MODE_NAMES, MODES, ModeName, assert_conserved, bind, bind_op
 from .tensors import Tensors, checked, shapes, tensors
 
 aten = torch.ops.aten
@@ -50,3 +52,44 @@ def test_ids_that_were_moved_before_the_lookup(mode: ModeName) -> None:
     expected = torch.zeros(2, 4, dtype=torch.float64)
     expected[:, 1:] = r.sum(-1).T
     torch.testing.assert_close(done["ids"], expected)
+
+
+BAGS = [("sum", {}), ("mean", {"padding_idx": 2}), ("max", {}), ("sum", {"weights": True}), ("max", {"padding_idx": 2})]
+
+
+@every_mode
+@pytest.mark.parametrize(("reduce", "more"), BAGS, ids=str)
+def test_a_bag_gives_each_id_its_rows_part(mode: ModeName, reduce: str, more: dict[str, Any]) -> None:
+    """Bags of three, none and two ids, written out id by id and number by number."""
+    t = Tensors(2)
+    table, ids, begins = t(4, 3), [2, 0, 2, 3, 0], [0, 3, 3, 5]
+    weights = t.positive(5) if more.get("weights") else None
+    padding = more.get("padding_idx")
+    arguments = {"weight": table, "indices": torch.tensor(ids), "offsets": torch.tensor(begins[:-1])}
+    options = {"mode": ["sum", "mean", "max"].index(reduce), "per_sample_weights": weights}
+
+    def bags(weight: Any, indices: Any, offsets: Any, weights: Any = None) -> Any:
+        tail = (False, options["mode"], False, weights, False, padding)
+        return aten.embedding_bag.padding_idx(weight, indices, offsets, *tail)[0]
+
+    given = {**arguments, **({"weights": weights} if weights is not None else {})}
+    r = t.normal(3, 3)
+    done = bind(bags, given, ["indices"], mode).back(r)
+    expected = torch.zeros(5, dtype=torch.float64)
+    for bag in range(3):
+        members = [i for i in range(begins[bag], begins[bag + 1]) if ids[i] != padding]
+        for d in range(3):
+            values = [float(table[ids[i], d]) * (float(weights[i]) if weights is not None else 1) for i in members]
+            if not members:
+                continue
+            if reduce == "max":
+                winners = [v == max(values) for v in values]  # the same id twice: halves
+                parts = [w / sum(winners) for w in winners]
+            elif mode[0] == "default":
+                parts = [abs(v) / sum(map(abs, values)) for v in values]
+            else:
+                parts = [v / sum(values) for v in values]
+            for i, part in zip(members, parts, strict=True):
+                expected[i] += part * float(r[bag, d])
+    torch.testing.assert_close(done["indices"], expected, rtol=1e-4, atol=1e-4)
+    assert_conserved(done)

@@ -53,6 +53,23 @@ def _grouped(t: Tensors) -> Arguments:
     return {**{name: t(*shape) for name, shape in shapes.items()}, "is_causal": True, "enable_gqa": True}
 
 
+def _bag(
+    op: Any, mode: int, label: str, *, weighed: bool = False, last: bool = False, padding: int | None = None
+) -> Case:
+    """Bags of three, none and two ids; the ids receive, and their weights where there are any."""
+    offsets, weighed = torch.tensor([0, 3, 3, 5] if last else [0, 3, 3]), label == "weights"
+
+    def make(t: Tensors) -> Arguments:
+        found = {"table": t(4, 3), "ids": torch.tensor([2, 0, 2, 3, 0]), "offsets": offsets}
+        return {**found, "weights": t(5)} if weighed else found
+
+    def bags(table: Any, ids: Any, offsets: Any, weights: Any = None) -> Any:
+        rest = (padding,) if op is aten.embedding_bag.padding_idx else ()
+        return op(table, ids, offsets, False, mode, False, weights, last, *rest)[0]
+
+    return Case(op, make, ("ids", "weights") if weighed else ("ids",), label, bags)
+
+
 SDPA = aten.scaled_dot_product_attention.default
 
 CASES: list[Case] = [
@@ -74,4 +91,10 @@ CASES: list[Case] = [
     Case(SDPA, _masked, ("query", "key", "value"), "mask"),
     Case(SDPA, _grouped, ("query", "key", "value"), "causal, grouped"),
     Case(aten.embedding.default, lambda t: {"weight": t(7, 4), "indices": t.ids(7, 2, 3)}, ("indices",)),
+    _bag(aten.embedding_bag.padding_idx, 0, "sum"),
+    _bag(aten.embedding_bag.padding_idx, 1, "mean, padding", padding=2),
+    _bag(aten.embedding_bag.padding_idx, 2, "max, padding", padding=2, last=True),
+    _bag(aten.embedding_bag.default, 0, "weights"),
+    _bag(aten._embedding_bag.default, 1, "last", last=True),
+    _bag(aten._embedding_bag_forward_only.default, 2, "max"),
 ]
