@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -31,19 +31,23 @@ def parts(op: Any, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
     """What a norm computes, written out: the scaled input, and what is added to it at last."""
     x = arguments["input"].double()
     weight, bias = arguments.get("weight"), arguments.get("bias")
-    if op is aten.batch_norm.default:
+    own = arguments.get("training", False)
+    if op is aten.batch_norm.default and not own:
         std = (arguments["running_var"] + NORM_EPS).sqrt()
         gain = (1 / std) if weight is None else weight / std
         shift = -arguments["running_mean"] * gain + (0 if bias is None else bias)
         return x * spread(gain, x.shape, channel=True), spread(shift, x.shape, channel=True)
-    channel = op is aten.group_norm.default
-    if channel:
+    channel = own or op is aten.group_norm.default
+    if own:
+        groups = x.transpose(0, 1).flatten(1)
+    elif channel:
         groups = x.reshape(x.shape[0], arguments["num_groups"], -1)
     else:
         groups = x.flatten(x.dim() - len(arguments["normalized_shape"]))
     mean = 0 if op is aten.rms_norm.default else groups.mean(-1, keepdim=True)
     centred = groups - mean
-    scaled = (centred / ((centred**2).mean(-1, keepdim=True) + NORM_EPS).sqrt()).reshape(x.shape)
+    scaled = centred / ((centred**2).mean(-1, keepdim=True) + NORM_EPS).sqrt()
+    scaled = scaled.reshape(x.transpose(0, 1).shape).transpose(0, 1) if own else scaled.reshape(x.shape)
     gain = spread(weight, x.shape, channel=channel)
     return scaled if gain is None else scaled * gain, spread(bias, x.shape, channel=channel)
 
@@ -51,7 +55,7 @@ def parts(op: Any, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
 @st.composite
 def norms(draw: Any, t: st.SearchStrategy[Tensors]) -> tuple[Tensors, Any, dict[str, Any]]:
     make = draw(t)
-    kind = draw(st.sampled_from(["layer", "rms", "group", "batch"]))
+    kind = draw(st.sampled_from(["layer", "rms", "group", "batch", "batch alone"]))
     affine, with_bias = draw(st.booleans()), draw(st.booleans())
     if kind in ("layer", "rms"):
         batch = draw(st.lists(st.integers(0, 3), max_size=2))
@@ -70,7 +74,10 @@ def norms(draw: Any, t: st.SearchStrategy[Tensors]) -> tuple[Tensors, Any, dict[
     if kind == "group":
         return make, aten.group_norm.default, {**arguments, "num_groups": groups, **weights, "eps": NORM_EPS}
     running = {"running_mean": make(channels), "running_var": make.positive(channels)}
-    rest = {"training": False, "momentum": 0.1, "eps": NORM_EPS, "cudnn_enabled": False}
+    rest = {"training": kind == "batch alone", "momentum": 0.1, "eps": NORM_EPS, "cudnn_enabled": False}
+    if kind == "batch alone":  # torch asks for more than one value per channel
+        assume(arguments["input"].numel() > channels)
+        running = {"running_mean": None, "running_var": None}
     return make, aten.batch_norm.default, {**arguments, **weights, **running, **rest}
 
 

@@ -26,6 +26,10 @@ def _batch(t: Tensors) -> Arguments:
     return {"input": t(2, 3, 4), "weight": t(3), "bias": t(3), **running, **rest}
 
 
+def _batch_alone(t: Tensors) -> Arguments:
+    return {**_batch(t), "running_mean": None, "running_var": None, "training": True}
+
+
 def _instance(t: Tensors) -> Arguments:
     return {**{k: v for k, v in _batch(t).items() if k != "training"}, "use_input_stats": False}
 
@@ -80,6 +84,7 @@ CASES: list[Case] = [
     Case(aten.group_norm.default, _without(_group, "bias"), ("input",), "no bias"),
     Case(aten.batch_norm.default, _batch, ("input",)),
     Case(aten.batch_norm.default, _without(_batch, "weight", "bias"), ("input",), "plain"),
+    Case(aten.batch_norm.default, _batch_alone, ("input",), "own statistics"),
     Case(aten.instance_norm.default, _instance, ("input",)),
     Case(aten.instance_norm.default, _instance_alone, ("input",), "own statistics"),
     Case(aten.instance_norm.default, _without(_instance_alone, "weight", "bias"), ("input",), "plain"),
