@@ -23,7 +23,7 @@ def linear(k: LinearView, r: Tensor, mode: BoundMode) -> Shares:
     """s = R / stab(y); R_x = x * T(s, w); bias <- s * b (redistribute: s = R / stab(y - b))."""
     bias = k.bias
     counted = bias is not None and (mode.bias == "absorb" or k.row.bias in k.receivers)
-    y = k.output if counted or bias is None else k.output - bias
+    y = k.output if counted or bias is None else k.apply(k.x, k.weight)  # output - bias would cancel
     s, stabiliser = share_out(r, y, mode.eps)
     given, booked = k.bias_shares(s, bias if counted else None)
     return Shares({k.name: k.x * k.transpose(s, k.weight), **given}, booked, stabiliser=stabiliser)
@@ -35,7 +35,7 @@ def bilinear(k: tuple[LinearView, LinearView], r: Tensor, mode: BoundMode) -> Sh
     a, b = k
     bias = a.bias
     counted = bias is not None and (mode.bias == "absorb" or a.row.bias in a.receivers)
-    y = a.output if counted or bias is None else a.output - bias
+    y = a.output if counted or bias is None else a.apply(a.x, a.weight)
     s, stabiliser = share_out(r, y, mode.eps)
     given, booked = a.bias_shares(s, bias if counted else None)
     halves = {v.name: v.x * v.transpose(s, v.weight) / 2 for v in (a, b)}

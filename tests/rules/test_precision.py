@@ -35,6 +35,15 @@ def test_small_and_large_activations(mode: ModeName, dtype: torch.dtype, scale: 
 
 
 @every_mode
+@pytest.mark.parametrize("active", [("mat1",), ("mat1", "mat2")], ids=",".join)
+def test_a_map_that_is_small_beside_its_bias(mode: ModeName, active: tuple[str, ...]) -> None:
+    """The output has lost the map's digits, so what the map says alone is not output - bias."""
+    t = Tensors(1, torch.float32)
+    arguments = {"mat1": t(3, 5) * 1e-2, "mat2": t(5, 4) * 1e-2, "self": t(4) * 1e3}
+    assert_conserved(bind_op(aten.addmm.default, arguments, active, mode).back(t.normal(3, 4)))
+
+
+@every_mode
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_models_conserve_in_float32(mode: ModeName, dtype: torch.dtype) -> None:
     """The output was rounded to the model's dtype, so a node may miss the ledger by that much: 2e-2 of sum |R|."""
