@@ -12,7 +12,7 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test models bench lint train-digits docs clean
+.PHONY: help demo test models bench lint train-digits docs clean opinfo
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +25,9 @@ test: lint .venv-test/.ready  ## lint and types, then the whole suite
 
 models: .venv-test/.ready  ## explain every model of the matrix and write docs/models.md
 	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) -q tests/matrix --all-models --document docs/models.md
+
+opinfo: .venv-test/.ready  ## PyTorch's own operator samples through every row (about 5 minutes)
+	PYTHONPATH=tests OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m opinfo
 
 bench: .venv-test/.ready  ## time and memory against a plain gradient
 	OMP_NUM_THREADS=$(BENCH_THREADS) .venv-test/bin/python benchmarks/bench.py

@@ -1,0 +1,125 @@
+"""Puts one recorded call through its row: the forward, then every mode's books on the call's real inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from rules.harness import Bound, assert_conserved, bind_op, pack
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from dlb_core.choices import BIAS_POLICIES
+from dlb_core.errors import RuleError, UnsupportedOpError
+from dlb_core.rules import Constant, Lookup, Row
+
+from .recorder import DRAW, Recorded
+
+Mode = tuple[str, str | None]
+UNSET = ("aten::empty.", "aten::empty_like.", "aten::new_empty.")  # what they return holds anything
+
+
+class Skipped(Exception):
+    """No relevance is defined for the call; the text says why."""
+
+
+class Refused(Exception):
+    """The row says that it does not support these arguments."""
+
+
+def modes() -> list[Mode]:
+    """Every registered mode, with every policy for biases where it has one."""
+    return [
+        (name, policy)
+        for name, mode in sorted(pack().modes.items())
+        for policy in (BIAS_POLICIES if "bias" in mode.options else (None,))
+    ]
+
+
+def row_of(op: Any, output: Any = None) -> Row | None:
+    """The row for an op on the CPU; with its output, for that dtype."""
+    found = [t for t in pytree.tree_leaves(output) if isinstance(t, Tensor)]
+    return pack().find(op, None, "cpu", found[0].dtype if found else None)
+
+
+def check(call: Recorded, row: Row, seed: int) -> None:
+    """Raises `AssertionError`, or what the engine raises, where the row fails the call.
+
+    Raises `Skipped` or `Refused` where there is nothing to judge. `seed` chooses the units at the output.
+    """
+    tensors = [t for t in pytree.tree_leaves((call.arguments, call.output)) if isinstance(t, Tensor)]
+    if any(t.layout is not torch.strided or t.is_quantized for t in tensors):
+        raise Skipped("not strided")
+    if any(_endless(t) for t in tensors):
+        raise Skipped("NaN or infinite")
+    actives = list(_actives(row, call))
+    if not actives:
+        raise Skipped("no floating operand")
+    for index, active in enumerate(actives):
+        for mode in modes():
+            try:
+                bound = bind_op(call.op, call.arguments, active, mode)
+                if not index:
+                    _assert_same_output(bound, call)
+                if not isinstance(row, Constant):
+                    _assert_accounted(bound, seed)
+            except (RuleError, UnsupportedOpError) as error:
+                raise Refused(str(error)) from error
+            except Exception as error:
+                error.add_note(f"mode {mode}, active {active}")
+                raise
+
+
+def _endless(tensor: Tensor) -> bool:
+    return (tensor.is_floating_point() or tensor.is_complex()) and not bool(torch.isfinite(tensor).all())
+
+
+def _actives(row: Row, call: Recorded) -> Iterator[tuple[str, ...]]:
+    """All operands at once, then each alone: those that hold floating values, and the ids of a lookup."""
+    tensors: dict[str, Tensor] = {}
+    for name, value in call.arguments.items():
+        for at, item in enumerate(value) if isinstance(value, (list, tuple)) else ():
+            tensors[f"{name}.{at}"] = item
+        tensors[name] = value
+    operands = tuple(tensors) if isinstance(row, Constant) else row.operands(call.arguments)
+    held = [(name, tensors.get(name)) for name in operands]
+    any_dtype = isinstance(row, Lookup)
+    carry = tuple(n for n, t in held if isinstance(t, Tensor) and (any_dtype or t.is_floating_point()))
+    if carry:
+        yield carry
+    if len(carry) > 1 and not isinstance(row, Constant):
+        yield from ((name,) for name in carry)
+
+
+def _assert_same_output(bound: Bound, call: Recorded) -> None:
+    torch.manual_seed(DRAW)
+    ours, theirs = pytree.tree_leaves(bound.output), pytree.tree_leaves(call.output)
+    assert len(ours) == len(theirs), f"{len(ours)} outputs, torch has {len(theirs)}"
+    for mine, other in zip(ours, theirs, strict=True):
+        if str(call.op._schema.name) + "." in UNSET:
+            assert (mine.shape, mine.dtype) == (other.shape, other.dtype)
+        else:
+            torch.testing.assert_close(mine, other, rtol=0, atol=0)
+
+
+def _assert_accounted(bound: Bound, seed: int) -> None:
+    """All units of a seed arrive at the operands or in accounts, and every operand's relevance has its shape."""
+    done = bound.back(_units(bound, seed))
+    shapes = {entry.name: entry.shape for entry in bound.layout.program.inputs}
+    for name, r in done.relevance.items():
+        assert tuple(r.shape) == shapes[name], f"relevance of {name}: shape {list(r.shape)}, not {list(shapes[name])}"
+        assert bool(torch.isfinite(r).all()), f"the relevance of {name} is not finite"
+    assert_conserved(done)
+
+
+def _units(bound: Bound, seed: int) -> Any:
+    """Units of both signs on every floating output; none on indices."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(output: Tensor) -> Tensor:
+        units = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(bound.plan.dtype)
+        return units if output.is_floating_point() else torch.zeros_like(units)
+
+    output = bound.output
+    return drawn(output) if isinstance(output, Tensor) else [drawn(part) for part in output]
