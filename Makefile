@@ -12,7 +12,7 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test models bench lint train-digits docs clean opinfo
+.PHONY: help demo test models bench lint train-digits docs clean opinfo operations
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,9 @@ lint: .venv-test/.ready  ## ruff (lint, format) and mypy
 
 train-digits: .venv-test/.ready  ## train the digits network again and write its weights and picture
 	.venv-test/bin/python examples/digits/train.py
+
+operations: .venv-test/.ready  ## the list of operations in docs/operations.md, from the rows
+	.venv-test/bin/python docs/operations.py
 
 docs: .venv-docs/.ready  ## the documentation as HTML in build/docs
 	.venv-docs/bin/sphinx-build -q -W --keep-going -b html -d build/doctrees docs build/docs

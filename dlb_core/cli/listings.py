@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+from collections.abc import Iterable
 from typing import Any
 
 from dlb_core.cli.screen import heading, print_json, screen, show, table
 from dlb_core.kernel.packs import registry
+from dlb_core.kernel.registry import Registry
 
 STATUS_STYLES = {"loaded": "green", "failed": "bold red", "off": "dim"}
 
@@ -49,8 +52,40 @@ def plugins(args: argparse.Namespace) -> int:
 def ops(args: argparse.Namespace) -> int:
     """The ops that have a row; several rows of one op are device, dtype or mode variants."""
     found = registry()
-    wanted = args.filter.lower()
-    records = [
+    records = [record for record in operations(found) if args.filter.lower() in str(record["op"]).lower()]
+    if args.json:
+        print_json(records)
+        return 0
+    console = screen()
+    if not records:
+        console.print(heading(f"no op matches {args.filter!r}", f"{len(operations(found))} rows in all"))
+        return 0
+    package = _common_package(str(record["source"]) for record in records)
+    columns, same = ["op", "kind", "source"], []
+    for name in ("pack", "modes", "devices", "dtypes"):  # what is the same everywhere is said once
+        values = {_listed(record[name]) for record in records}
+        if len(values) > 1:
+            columns.append(name)
+        else:
+            same.append(f"{name}: {values.pop()}")
+    rows = [[_listed(record[name]) for name in columns] for record in records]
+    if package:
+        columns[2] = f"source in {package}"
+        rows = [[op, kind, source.removeprefix(f"{package}."), *rest] for op, kind, source, *rest in rows]
+    show(console, heading(f"{len(records)} row(s)", "   ".join(same)), table(columns, rows, whole=("op", "kind")))
+    return 0
+
+
+def _common_package(sources: Iterable[str]) -> str:
+    """The package that all of these modules lie in; empty where there is none."""
+    packages = [source.split(".")[:-1] for source in sources]
+    shared = itertools.takewhile(lambda names: len(set(names)) == 1, zip(*packages, strict=False))
+    return ".".join(names[0] for names in shared)
+
+
+def operations(found: Registry) -> list[dict[str, Any]]:
+    """Every row by the name of its op: kind, pack, where it is written, modes, devices and dtypes ("all" or a list)."""
+    return [
         {
             "op": row.op,
             "kind": row.kind,
@@ -61,23 +96,8 @@ def ops(args: argparse.Namespace) -> int:
             "dtypes": [str(d).removeprefix("torch.") for d in row.dtypes] if row.dtypes is not None else "all",
         }
         for name in sorted(found.rows)
-        if wanted in name.lower()
         for row in found.rows[name]
     ]
-    if args.json:
-        print_json(records)
-        return 0
-    console = screen()
-    shown = ["op", "kind", "pack", "source", "modes", "devices"]
-    if any(record["dtypes"] != "all" for record in records):
-        shown.append("dtypes")
-    if not records:
-        total = sum(map(len, found.rows.values()))
-        console.print(heading(f"no op matches {args.filter!r}", f"{total} rows in all"))
-        return 0
-    rows = [[_listed(record[column]) for column in shown] for record in records]
-    show(console, heading(f"{len(records)} row(s)"), table(shown, rows))
-    return 0
 
 
 def modes(args: argparse.Namespace) -> int:

@@ -38,12 +38,19 @@ def heading(title: str, detail: str = "") -> Text:
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = (), total: bool = False
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    right: Sequence[str] = (),
+    whole: Sequence[str] = (),
+    total: bool = False,
 ) -> Table:
-    """A table of plain texts; the columns in `right` are numbers, `total` sets the last row apart."""
+    """A table of plain texts; the columns in `right` are numbers, those in `whole` are not folded while another can be,
+    `total` sets the last row apart.
+    """
     made = Table(box=LINES, header_style="dim", show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
     for name in columns:
-        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=name in whole)
     cells = [[_cell(value) for value in row] for row in rows]
     for index, row in enumerate(cells):
         last = total and index == len(cells) - 1

@@ -1,12 +1,16 @@
 """`dlb plugins`, `dlb ops`, `dlb modes`."""
 
+import io
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
+from dlb_core.cli import main
 from dlb_core.kernel.packs import registry
 from dlb_core.kernel.registry import Pack, Registry
+from dlb_core.rules import elementwise
 
 
 def test_plugins(dlb):
@@ -71,6 +75,33 @@ def test_ops_filter(dlb):
     nothing = dlb("ops", "bessel")
     assert nothing.code == 0
     assert "no op matches 'bessel'" in nothing.out
+
+
+def test_what_all_rows_share_is_said_once(dlb, monkeypatch):
+    rows = {
+        "aten::relu": [elementwise("aten::relu"), elementwise("aten::relu", device="cuda", modes=("epsilon", "gamma"))],
+        "aten::exp": [elementwise("aten::exp")],
+    }
+    monkeypatch.setattr("dlb_core.cli.listings.registry", lambda: Registry(rows))
+    title, header, _, exp, relu, on_cuda = dlb("ops").out.splitlines()[:6]
+    assert "dtypes: all" in title
+    assert header.split() == ["op", "kind", "source", "modes", "devices"]
+    assert exp.split()[-2:] == relu.split()[-2:] == ["all", "all"]
+    assert on_cuda.split()[-3:] == ["epsilon,", "gamma", "cuda"]
+    alone = dlb("ops", "exp").out
+    assert "modes: all   devices: all" in alone
+    assert alone.splitlines()[1].split() == ["op", "kind", "source"]
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_the_ops_fit_into_a_window(width, monkeypatch):
+    """No line is folded, so each row is one line."""
+    page = io.StringIO()
+    console = Console(file=page, width=int(width), highlight=False, markup=False, emoji=False)
+    monkeypatch.setattr("dlb_core.cli.listings.screen", lambda: console)
+    assert main(["ops"]) == 0
+    body = page.getvalue().rpartition("─")[2].strip().splitlines()
+    assert len(body) == sum(map(len, registry().rows.values()))
 
 
 def test_modes(dlb):
