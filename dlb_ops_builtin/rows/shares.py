@@ -64,9 +64,18 @@ def _running(w: Tensor, call: Call) -> Tensor:
 
 
 def _log_running(r: Tensor, call: Call) -> Tensor:
-    """The Jacobian of a log-sum-exp is the softmax: its columns sum to one."""
-    back: tuple[Tensor] = torch.func.vjp(lambda x: x.logcumsumexp(call.dim), call.self)[1](r)
-    return back[0]
+    """Output j is a log-sum-exp of the elements up to j, which share by their softmax.
+
+    The op's own backward works with logarithms of r and loses more than a rounding.
+    """
+    x: Tensor = call.self
+    if not x.dim():
+        return r
+    along, n = x.movedim(call.dim, -1), x.shape[call.dim]
+    later = torch.ones(n, n, dtype=torch.bool, device=x.device).triu(1)  # [output, element]
+    shares = along.unsqueeze(-2).masked_fill(later, -math.inf).softmax(-1)
+    back: Tensor = (r.movedim(call.dim, -1).unsqueeze(-2) @ shares).squeeze(-2)
+    return back.movedim(-1, call.dim)
 
 
 def _with_mean(statistic: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:

@@ -177,6 +177,7 @@ CASES: list[Case] = [
     Case(aten.logsumexp.default, _x(2, 3, 4, dim=[1, -1]), ("self",)),
     Case(aten.logcumsumexp.default, _x(3, 4, dim=-1), ("self",)),
     Case(aten.logcumsumexp.default, _log_scaled, ("self",), "far apart"),
+    Case(aten.logcumsumexp.default, lambda t: {"self": t(5, 5, 5) + 1e4, "dim": 1}, ("self",), "large"),
     Case(aten.prod.default, _x(3, 4), ("self",)),
     Case(aten.prod.dim_int, _x(3, 4, dim=-1, keepdim=True), ("self",)),
     Case(aten.cumprod.default, _x(3, 4, dim=0), ("self",)),
