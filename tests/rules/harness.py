@@ -27,7 +27,7 @@ EPS = 1e-6
 TAU = {torch.float64: 1e-150, torch.float32: 1e-18}
 MODES = [("default", "redistribute"), ("default", "absorb"), ("epsilon", "absorb"), ("epsilon", "redistribute")]
 MODE_NAMES = ["-".join(m) for m in MODES]
-ModeName = tuple[str, str]
+ModeName = tuple[str, str | None]  # a mode and its policy for biases, None where it has none
 
 
 @lru_cache(maxsize=1)
@@ -151,7 +151,7 @@ def bind(
             each.run(program, pack())
     layout = lay_out(program, pack())
     name, bias = mode
-    bound_mode = pack().mode(name).bind(bias=bias, **options)
+    bound_mode = pack().mode(name).bind(**({} if bias is None else {"bias": bias}), **options)
     plan = build_plan(layout, pack(), bound_mode, [end], dtype)
     return Bound(layout, plan, {nodes[n]: tensors[n] for n in active}, end)
 
@@ -164,26 +164,37 @@ def _relevance_dtype(output: Any) -> torch.dtype:
 
 
 def bind_op(
-    op: Any, arguments: Mapping[str, Any], active: Iterable[str], mode: ModeName = MODES[0], **options: Any
+    op: Any,
+    arguments: Mapping[str, Any],
+    active: Iterable[str],
+    mode: ModeName = MODES[0],
+    *,
+    item: int | None = None,
+    **options: Any,
 ) -> Bound:
-    """One op with its arguments by their schema names; elements of a list are called ``tensors.0``."""
+    """One op with its arguments by their schema names; elements of a list are called ``tensors.0``.
+
+    item: read this one of its outputs.
+    """
     tensors: dict[str, Tensor] = {}
     for name, value in arguments.items():
         if isinstance(value, Tensor):
             tensors[name] = value
-        elif isinstance(value, (list, tuple)) and any(isinstance(item, Tensor) for item in value):
-            tensors |= {f"{name}.{i}": item for i, item in enumerate(value)}
+        elif isinstance(value, (list, tuple)):
+            tensors |= {f"{name}.{i}": part for i, part in enumerate(value) if isinstance(part, Tensor)}
 
     def one(**proxies: Any) -> Any:
         def given(name: str, value: Any) -> Any:
             if name in proxies:
                 return proxies[name]
-            listed = isinstance(value, (list, tuple)) and f"{name}.0" in proxies
-            return [proxies[f"{name}.{i}"] for i in range(len(value))] if listed else value
+            if isinstance(value, (list, tuple)):
+                return [proxies.get(f"{name}.{i}", part) for i, part in enumerate(value)]
+            return value
 
         tracer = next(iter(proxies.values())).tracer
         by_name = {name: given(name, value) for name, value in arguments.items()}
-        return tracer.create_proxy("call_function", op, *_as_called(op, by_name))
+        out = tracer.create_proxy("call_function", op, *_as_called(op, by_name))
+        return out if item is None else out[item]
 
     return bind(one, tensors, active, mode, **options)
 
