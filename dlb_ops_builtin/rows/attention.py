@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -15,9 +18,24 @@ def _attend(v: Tensor, w: None, call: Call) -> Tensor:
     )
 
 
+def _drops(bound: Mapping[str, Any]) -> str | None:
+    """Training mode is refused before tracing; this is a `dropout_p` that does not look at the mode."""
+    if bound["dropout_p"] == 0:
+        return None
+    return "it drops weights at random although the model is in eval mode: say dropout_p=p if self.training else 0.0"
+
+
 ROWS: list[Row] = [
     softmax("aten::softmax.int", x="self"),
     softmax("aten::_softmax", x="self"),
     softmax("aten::special_softmax", x="self"),
-    attention("aten::scaled_dot_product_attention", q="query", k="key", v="value", mask="attn_mask", apply=_attend),
+    attention(
+        "aten::scaled_dot_product_attention",
+        q="query",
+        k="key",
+        v="value",
+        mask="attn_mask",
+        apply=_attend,
+        refuses=_drops,
+    ),
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,6 +14,8 @@ aten = torch.ops.aten
 
 
 def _norm(x: Tensor, p: float, dim: int, *, keepdim: bool = False) -> Tensor:
+    if math.isinf(p) and x.numel() == 0:  # a maximum of nothing is no number, a distance of nothing is 0
+        return x.sum(dim, keepdim=keepdim)
     norm: Tensor = torch.linalg.vector_norm(x, p, dim, keepdim=keepdim)
     return norm
 
@@ -31,6 +35,9 @@ def _bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | Non
 
 def _cosine_similarity(x1: Tensor, x2: Tensor, dim: int, eps: float) -> Tensor:
     """The product of two unit vectors; their norms are statistics."""
+    if x1.shape != x2.shape:  # the norms are those of the broadcast vectors
+        shape = torch.broadcast_shapes(x1.shape, x2.shape)
+        x1, x2 = x1.expand(shape), x2.expand(shape)
     one, two = (x / _norm(x, 2, dim, keepdim=True).clamp_min(eps) for x in (x1, x2))
     return (one * two).sum(dim)
 

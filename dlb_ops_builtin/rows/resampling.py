@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,12 @@ def _average(dims: int) -> Row:
         y: Tensor = pool(x, *window) if dims == 1 else pool(x, *window, call.divisor_override)
         return y
 
-    return linear(f"aten::avg_pool{dims}d", x="self", apply=apply)
+    return linear(f"aten::avg_pool{dims}d", x="self", apply=apply, refuses=_turns_over)
+
+
+def _turns_over(bound: Mapping[str, Any]) -> str | None:
+    """The map's fixed weights must not be negative."""
+    return "it divides by a negative divisor_override" if (bound.get("divisor_override") or 1) < 0 else None
 
 
 def _rest(op: Any, call: Call) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -185,6 +186,10 @@ CASES: list[Case] = [
     Case(aten.bilinear.default, _maps, ("input1", "input2")),
     Case(aten.bilinear.default, _maps, ("input2",)),
     Case(aten.cosine_similarity.default, _pairs("x1", "x2", dim=-1), ("x1", "x2")),
+    Case(
+        aten.cosine_similarity.default, lambda t: {"x1": t(1, 2, 3), "x2": t(2, 1, 3), "dim": -2}, ("x1", "x2"), "wide"
+    ),
+    Case(aten.cdist.default, lambda t: {"x1": t(0, 5), "x2": t(4, 5), "p": math.inf}, ("x1",), "empty"),
     Case(aten.pairwise_distance.default, _pairs("x1", "x2", p=2.0, keepdim=True), ("x1", "x2")),
     Case(aten.cdist.default, _pairs("x1", "x2", p=1.0), ("x1", "x2")),
     Case(aten._cdist_forward.default, _pairs("x1", "x2", p=2.0, compute_mode=None), ("x1",)),
