@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from dlb_core.choices import BIAS_POLICIES
-from dlb_core.errors import RuleError
+from dlb_core.errors import UnsupportedOpError
 from dlb_core.rules import Compound, Constant, Lookup, Row
 
 from .recorder import DRAW, Recorded
@@ -63,8 +63,10 @@ def check(call: Recorded, row: Row, seed: int) -> None:
                 _assert_same_output(bound, row, call, item)
             if not isinstance(row, Constant):
                 _assert_accounted(bound, seed)
-        except RuleError as error:
-            raise Refused(str(error)) from error
+        except UnsupportedOpError as error:
+            if not all(op.reason for op in error.missing):
+                raise
+            raise Refused("; ".join(op.reason for op in error.missing)) from error
         except Exception as error:
             error.add_note(f"mode {mode}, active {active}{'' if item is None else f', output {item}'}")
             raise

@@ -110,11 +110,14 @@ def test_lost_units_are_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_refusal_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuses(call: Any, r: Any, mode: Any) -> Shares:
-        raise RuleError("relu of a leap year is not supported")
-
-    row = with_row(monkeypatch, rule("aten::relu")(refuses))
+    row = with_row(monkeypatch, elementwise("aten::relu", refuses=lambda bound: "not in a leap year"))
     with pytest.raises(Refused, match="leap year"):
+        check(relu(), row, 0)
+
+
+def test_a_broken_rule_does_not_pass_for_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = with_row(monkeypatch, rule("aten::relu")(lambda call, r, mode: Shares({"self": r[:1]})))
+    with pytest.raises(RuleError, match="shape"):
         check(relu(), row, 0)
 
 
