@@ -16,7 +16,7 @@ from dlb_ops_builtin.rows import ALL
 from .case import Case
 from .cases import CASES, constants
 from .harness import MODE_NAMES, MODES, Bound, ModeName, assert_conserved, pack
-from .tensors import SIGNS, Tensors
+from .tensors import LAYOUTS, SIGNS, Tensors
 
 every_mode = pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -133,3 +133,18 @@ def test_several_seeds_at_once_are_each_alone(case: Case, mode: ModeName) -> Non
             torch.testing.assert_close(together[name][at], value)
         for account, units in alone.accounts.items():
             assert together.ledgers[at].accounts[account] == pytest.approx(units, rel=1e-7, abs=1e-9)
+
+
+@every_mode
+@every_case
+def test_strides_do_not_matter(case: Case, mode: ModeName) -> None:
+    plain = case.bind(case.arguments(Tensors(16)), mode)
+    seed = seed_of(plain, Tensors(17))
+    expected = plain.back(seed)
+    for layout in LAYOUTS[1:]:
+        done = case.bind(case.arguments(Tensors(16, layout=layout)), mode).back(seed)
+        assert list(done.relevance) == list(expected.relevance)
+        for name, value in expected.relevance.items():
+            torch.testing.assert_close(done[name], value)
+        for account, units in expected.accounts.items():
+            assert done.booked(account) == pytest.approx(units, rel=1e-7, abs=1e-9)
