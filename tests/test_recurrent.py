@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dlb_core import DLBacktrace, Explanation
 
@@ -174,3 +175,38 @@ def test_tracing_leaves_torchs_own_shape_functions_in_place() -> None:
     before = dict(op.py_kernels)
     DLBacktrace(reader_of("lstm"), sequence())
     assert op.py_kernels == before
+
+
+class Packed(Reader):
+    """Reads padded sequences of different lengths; its last states speak."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        y, last = self.rnn(packed)
+        states = last[0] if isinstance(last, tuple) else last
+        return self.head(torch.cat(list(states[-2:]), -1) + pad_packed_sequence(y, batch_first=True)[0].sum(1))
+
+
+class Whole(Reader):
+    """The same reader of one sequence without padding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, last = self.rnn(x)
+        states = last[0] if isinstance(last, tuple) else last
+        return self.head(torch.cat(list(states[-2:]), -1) + y.sum(1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_packed_sequence_is_its_samples_without_padding(kind: str) -> None:
+    rnn = reader_of(kind, (2, True, True, True)).rnn
+    packed, whole = Packed(rnn).double().eval(), Whole(rnn).double().eval()
+    whole.head = packed.head
+    x, lengths = sequence(3, 4), torch.tensor([2, 4, 1])
+    dlb = DLBacktrace(packed, (x, lengths), tracer="tape")
+    for mode in MODES:
+        together = dlb.explain(x, lengths, mode=mode, target=1).inputs["x"]
+        for sample, length in enumerate(lengths.tolist()):
+            one = x[sample : sample + 1, :length]
+            alone = DLBacktrace(whole, one).explain(one, mode=mode, target=1).inputs["x"]
+            torch.testing.assert_close(together[sample, :length], alone[0], rtol=1e-7, atol=1e-8)
+            assert not together[sample, length:].any()

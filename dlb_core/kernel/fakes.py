@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 import torch
+from torch._decomp import global_decomposition_table
 from torch._ops import OpOverload
 
 from dlb_core.kernel.registry import Registry
@@ -33,12 +34,18 @@ def standing_in(fakes: Fakes) -> Iterator[None]:
     seconds and fixes the number of steps.
     """
     before = {op: dict(op.py_kernels) for op in fakes}
+    tables = global_decomposition_table.values()
+    decomposed = [(table, {op: table[op] for op in fakes if op in table}) for table in tables]
     try:
         for op, function in fakes.items():
             op.py_kernels.update(dict.fromkeys(op.py_kernels, function))
             op._dispatch_cache.clear()
+        for table, own in decomposed:
+            table.update({op: fakes[op] for op in own})
         yield
     finally:
+        for table, own in decomposed:
+            table.update(own)
         for op, kernels in before.items():
             op.py_kernels.update(kernels)
             op._dispatch_cache.clear()

@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlb_core.rules import Call, Cells, Row, Shares, compound, unrolled
+from dlb_core.rules import Call, Cells, Row, Shares, compound, move, unrolled
+from dlb_ops_builtin.rows.places import by_numbers
+
+aten = torch.ops.aten
 
 Weight = Tensor | None
 
@@ -69,40 +72,48 @@ def _packed(call: Call, steps: Sequence[Tensor]) -> Tensor:
 class _Lane:
     """One direction of one layer: its cell runs over the steps and, later, back over them.
 
-    The state has a row for every sample; those that do not run in a step keep theirs.
+    The state has a row for every sample. Those that do not run in a step keep theirs; one that runs for the first time
+    comes from the first state, which may carry no relevance, and so has a cell of its own.
     """
 
     cells: Cells
-    active: frozenset[str]  # the cell's arguments that receive in the first step
+    starts: frozenset[str]  # the cell's arguments that receive when a sample starts
     weights: Mapping[str, Tensor]
     reverse: bool
-    backs: list[tuple[int, Callable[..., Shares]]] = field(default_factory=list)
+    backs: list[tuple[int, slice, Callable[..., Shares]]] = field(default_factory=list)
 
     def forward(self, steps: Sequence[Tensor], states: dict[str, Tensor]) -> list[Tensor]:
         """The cell's output for every step, in the order of time."""
-        outputs: dict[int, Tensor] = {}
-        active = self.active
+        outputs: list[list[Tensor]] = [[] for _ in steps]
+        ran = 0
         for t in range(len(steps))[:: -1 if self.reverse else 1]:
-            x = steps[t]
-            runs = {name: state[: len(x)] for name, state in states.items()}
-            new, back = self.cells[active]({"x": x, **runs, **self.weights})
-            outputs[t] = new[0]
-            for (name, state), part in zip(states.items(), new, strict=True):
-                states[name] = torch.cat([part, state[len(x) :]])
-            self.backs.append((t, back))
-            active |= set(states)
-        return [outputs[t] for t in range(len(steps))]
+            n = len(steps[t])
+            for rows, active in ((slice(min(ran, n)), self.starts | set(states)), (slice(ran, n), self.starts)):
+                if rows.stop <= (rows.start or 0):
+                    continue
+                runs = {name: state[rows] for name, state in states.items()}
+                new, back = self.cells[active]({"x": steps[t][rows], **runs, **self.weights})
+                outputs[t].append(new[0])
+                for (name, state), part in zip(states.items(), new, strict=True):
+                    states[name] = _replaced(state, rows, part)
+                self.backs.append((t, rows, back))
+            ran = max(ran, n)
+        return [torch.cat(parts) for parts in outputs]
 
-    def back(self, r_steps: Sequence[Tensor], r_states: dict[str, Tensor]) -> Iterator[tuple[int, Shares]]:
+    def back(self, r_steps: Sequence[Tensor], r_states: dict[str, Tensor]) -> Iterator[tuple[int, slice, Shares]]:
         """Relevance of the outputs and of the last states, back to every step; `r_states` becomes the first states'."""
-        for t, back in reversed(self.backs):
-            n = len(r_steps[t])
-            runs = [r[:n] for r in r_states.values()]
-            shares = back(runs[0] + r_steps[t], *runs[1:])
-            for name, r in r_states.items():
+        for t, rows, back in reversed(self.backs):
+            runs = [r[rows] for r in r_states.values()]
+            shares = back(runs[0] + r_steps[t][rows], *runs[1:])
+            for (name, r), run in zip(r_states.items(), runs, strict=True):
                 part = shares.relevance.get(name)
-                r_states[name] = torch.cat([torch.zeros_like(r[:n]) if part is None else part, r[n:]])
-            yield t, shares
+                r_states[name] = _replaced(r, rows, torch.zeros_like(run) if part is None else part)
+            yield t, rows, shares
+
+
+def _replaced(whole: Tensor, rows: slice, part: Tensor) -> Tensor:
+    """`whole` with other rows in one place; nothing is written to, so it may have an axis over seeds."""
+    return torch.cat([whole[: rows.start or 0], part, whole[rows.stop :]])
 
 
 def _unroll(states: Mapping[str, str], data: str) -> Callable[[Any, Call, Cells], Shares]:
@@ -119,7 +130,9 @@ def _unroll(states: Mapping[str, str], data: str) -> Callable[[Any, Call, Cells]
 
         steps = _sequence(call, getattr(call, data))
         lanes: list[_Lane] = []
+        inputs: list[list[Tensor]] = []
         for layer in range(call.num_layers):
+            inputs.append(steps)
             outputs = []
             for direction in range(directions):
                 index = layer * directions + direction
@@ -133,22 +146,23 @@ def _unroll(states: Mapping[str, str], data: str) -> Callable[[Any, Call, Cells]
         to_states: dict[str, list[Tensor]] = {arg: [] for arg in states}
         r_steps = _sequence(call, r[0])
         for layer in reversed(range(call.num_layers)):
-            below: list[list[Tensor]] = [[] for _ in r_steps]
+            below = [torch.zeros_like(step) for step in inputs[layer]]
             parts = [list(step.chunk(directions, -1)) for step in r_steps]
             for direction in reversed(range(directions)):
                 index = layer * directions + direction
                 r_states = {arg: r[1 + i][index] for i, arg in enumerate(states)}
-                for t, shares in lanes[index].back([part[direction] for part in parts], r_states):
+                for t, rows, shares in lanes[index].back([part[direction] for part in parts], r_states):
                     if "x" in shares.relevance:
-                        below[t].append(shares.relevance["x"])
+                        mine = below[t]
+                        below[t] = _replaced(mine, rows, mine[rows] + shares.relevance["x"])
                     for name, units in shares.accounts.items():
                         account = _account(name, call, dict(states), names, index * each)
                         accounts[account] = accounts[account] + units if account in accounts else units
                 for arg, part in r_states.items():
                     to_states[arg].insert(0, part)
-            r_steps = [sum(step[1:], step[0]) for step in below if step]
+            r_steps = below
         relevance = {operand: torch.stack(to_states[arg]) for arg, operand in states.items()}
-        if r_steps:
+        if data in call.receivers:
             relevance[data] = _packed(call, r_steps)
         return Shares(relevance, accounts)
 
@@ -243,7 +257,21 @@ def _cell(cell: Callable[..., Any]) -> Callable[..., Any]:
     return written
 
 
+def _first(back: Any) -> Any:
+    """Of two outputs only the first carries relevance; the other one counts samples or steps."""
+    return lambda r, call: back(r[0], call)
+
+
+_pack = by_numbers("input", moved=lambda call, x: aten._pack_padded_sequence(x, call.lengths, call.batch_first)[0])
+_pad = by_numbers(
+    "data",
+    moved=lambda call, x: aten._pad_packed_sequence(x, call.batch_sizes, call.batch_first, 0, call.total_length)[0],
+    zeros=True,
+)
+
 ROWS: list[Row] = [
+    move("aten::_pack_padded_sequence", x="input", back=_first(_pack), reads=("lengths",)),
+    move("aten::_pad_packed_sequence", x="data", back=_first(_pad), reads=("batch_sizes",)),
     *_both("lstm", lstm, 4, h="hx.0", c="hx.1"),
     *_both("gru", gru, 3, h="hx"),
     *_both("rnn_tanh", rnn_tanh, 1, h="hx"),

@@ -216,6 +216,18 @@ CASES: list[Case] = [
         Case(aten.lstm_cell.default, _lstm_step, ("x", "h", "c"), str(item), program=_lstm_item(item))
         for item in (0, 1)
     ),
+    Case(
+        aten._pack_padded_sequence.default,
+        lambda t: {"input": t.distinct(3, 4, 2)},
+        ("input",),
+        program=lambda input: aten._pack_padded_sequence.default(input, torch.tensor([4, 2, 1]), True)[0],
+    ),
+    Case(
+        aten._pad_packed_sequence.default,
+        lambda t: {"data": t.distinct(7, 2)},
+        ("data",),
+        program=lambda data: aten._pad_packed_sequence.default(data, torch.tensor([3, 2, 1, 1]), True, -1.0, 6)[0],
+    ),
     *(Case(op.input, _run(gates), ("input", "hx")) for op, gates in RNNS),
     *(Case(op.data, _packed(gates, lanes=2), ("data", "hx")) for op, gates in RNNS),
     Case(aten.gru.input, _run(3, lanes=2, layers=2), ("input",), "deep"),
