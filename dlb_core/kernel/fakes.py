@@ -41,11 +41,13 @@ def standing_in(fakes: Fakes) -> Iterator[None]:
             op.py_kernels.update(dict.fromkeys(op.py_kernels, function))
             op._dispatch_cache.clear()
         for table, own in decomposed:
-            table.update({op: fakes[op] for op in own})
+            for op in own:
+                table[op] = fakes[op]
         yield
     finally:
         for table, own in decomposed:
-            table.update(own)
+            for op, kernel in own.items():
+                table[op] = kernel
         for op, kernels in before.items():
             op.py_kernels.update(kernels)
             op._dispatch_cache.clear()
