@@ -211,7 +211,7 @@ class Careless(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
-        self.norm = nn.BatchNorm1d(4)
+        self.norm, self.batch = nn.BatchNorm1d(4), nn.BatchNorm1d(4)
         self.register_buffer("calls", torch.zeros(()))
         self.seen: list[Tensor] = []
         self.names = {"a": 1}
@@ -226,7 +226,7 @@ class Careless(nn.Module):
         self.layers[0], self.layers[1] = self.layers[1], self.layers[0]
         self.current = self.layers[0]
         self.norm.weight.mul_(2)
-        normed = nn.functional.batch_norm(x, self.norm.running_mean, self.norm.running_var, training=True)
+        normed = nn.functional.batch_norm(x, self.batch.running_mean, self.batch.running_var, training=True)
         return self.norm(self.current(x)) + normed * self.calls + self.table
 
 
@@ -237,14 +237,14 @@ def test_the_model_is_left_as_it_was_found(tracer: str) -> None:
     hook = model.layers[1].register_forward_hook(lambda module, args, output: output * 2)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     flags = [(id(p), p.requires_grad, p._version, p.grad) for p in model.parameters()]
-    held = {path: (id(m), list(vars(m)), list(m._forward_hooks)) for path, m in model.named_modules()}
+    held = {path: (id(m), sorted(vars(m)), list(m._forward_hooks)) for path, m in model.named_modules()}
     before = x.clone()
 
     dlb = DLBacktrace(model, x, tracer=tracer, check="off")
     output = dlb.predict(x)["output"].output
     dlb.explain(x)
 
-    assert {path: (id(m), list(vars(m)), list(m._forward_hooks)) for path, m in model.named_modules()} == held
+    assert {path: (id(m), sorted(vars(m)), list(m._forward_hooks)) for path, m in model.named_modules()} == held
     assert not any(m._forward_pre_hooks or m._forward_hooks_always_called for m in model.modules())
     assert [(id(p), p.requires_grad, p._version, p.grad) for p in model.parameters()] == flags
     for name, tensor in model.state_dict().items():

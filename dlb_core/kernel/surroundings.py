@@ -106,8 +106,7 @@ class Saved:
 
     def put_back(self) -> None:
         """The old values, under the old version: who looks at it since sees no change."""
-        if self._version is None or self.tensor._version != self._version:
-            self.tensor.copy_(self._before)
+        self.tensor.copy_(self._before)
         if self._version is not None:
             torch._C._autograd._unsafe_set_version_counter((self.tensor,), (self._version,))
 
