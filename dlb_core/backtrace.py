@@ -40,13 +40,14 @@ class NodeIO(NamedTuple):
 class DLBacktrace:
     """Explains a PyTorch model by relevance propagation: every unit of relevance accounted for.
 
-    model: an `nn.Module` in eval mode that `torch.export` can trace, or an `ExportedProgram`; it is left as it was
-    found. input_for_graph: example inputs, a tensor, a tuple of positional or a dict of keyword arguments. device:
-    "auto" (where the model is) or a device its parameters are copied to. dynamic_shapes: "auto" (batch and sequence
-    length may change), None (fixed), or input name -> further dimensions that may change. output: which output to
-    explain, by name or index (default: the first floating tensor). explain_inputs: which inputs receive relevance
-    (default: the floating ones and the ids that a lookup reads). fold: fold BatchNorm into the layer before it.
-    check: "raise" (every node), "warn", "ends" (seed against inputs and accounts), "off". relevance_dtype: default
+    model: an `nn.Module` in eval mode, or an `ExportedProgram`; it is left as it was found. input_for_graph: example
+    inputs, a tensor, a tuple of positional or a dict of keyword arguments. device: "auto" (where the model is) or a
+    device its parameters are copied to. dynamic_shapes: "auto" (batch and sequence length may change), None (fixed), or
+    input name -> further dimensions that may change. tracer: "export" (once, for all calls), "tape" (records every call
+    as it runs, whatever the model's Python decides) or "auto" (export, else the tape; the log says so). output: which
+    output to explain, by name or index (default: the first floating tensor). explain_inputs: which inputs receive
+    relevance (default: the floating ones and the ids that a lookup reads). fold: fold BatchNorm into the layer before
+    it. check: "raise" (every node), "warn", "ends" (seed against inputs and accounts), "off". relevance_dtype: default
     the model's dtype, float32 for half-precision models.
 
     Raises `TraceError` and `UnsupportedOpError` (naming all ops without a rule) before any work.
@@ -219,6 +220,11 @@ class DLBacktrace:
     def check(self) -> str:
         """How strictly the books are checked: "raise", "warn", "ends" or "off"."""
         return self._engine.check
+
+    @property
+    def tracer(self) -> str:
+        """Who wrote the program: "export", once for all calls, or "tape", anew at every call."""
+        return self._tracer
 
     @property
     def modes(self) -> list[str]:

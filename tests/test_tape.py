@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from zoo import CASES, MLP
+from transformers import (
+    MixtralConfig,
+    MixtralForCausalLM,
+    SwitchTransformersConfig,
+    SwitchTransformersForConditionalGeneration,
+)
+from zoo import CASES, MLP, SLIM
 
 from dlb_core import DLBacktrace, Relevance, TraceError
 from dlb_core.kernel.ops import module_chain
@@ -187,11 +193,12 @@ def test_falling_back_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
         dlb.explain(up)
         dlb.register_layer(nn.Linear, elementwise("mine"))
         dlb.predict(up)
+    assert dlb.tracer == "tape"
     assert [record.getMessage().count(WARNING) for record in caplog.records] == [1]
     assert "data-dependent" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING, logger="dlb"):
-        DLBacktrace(MLP().eval(), torch.randn(2, 6))
+        assert DLBacktrace(MLP().eval(), torch.randn(2, 6)).tracer == "export"
         DLBacktrace(decided(), up, tracer="tape").predict(down)
     assert caplog.records == []
 
@@ -305,3 +312,34 @@ def test_what_the_tape_does_not_take() -> None:
         DLBacktrace(model.train(), x, tracer="tape")
     with pytest.raises(TraceError, match=r"expected an nn.Module"):
         DLBacktrace(len, x, tracer="tape")
+
+
+@pytest.mark.parametrize("name", ["mixtral", "switch"])
+def test_experts_in_a_python_loop(name: str) -> None:
+    """The loop asks the router which experts there are to run, and Switch exchanges its modules on the way."""
+    ids = torch.arange(1, 15).reshape(2, 7)
+    if name == "mixtral":
+        sizes: dict[str, Any] = {"num_key_value_heads": 2, "num_local_experts": 4, **SLIM}
+        config = MixtralConfig(vocab_size=50, max_position_embeddings=16, **sizes)
+        config._experts_implementation = "eager"
+        model, call = MixtralForCausalLM(config), {"input_ids": ids}
+    else:
+        sizes = {"d_model": 16, "d_kv": 4, "d_ff": 16, "num_heads": 4, "num_experts": 4}
+        layers = {
+            "num_layers": 2,
+            "num_sparse_encoder_layers": 1,
+            "num_decoder_layers": 2,
+            "num_sparse_decoder_layers": 1,
+        }
+        model = SwitchTransformersForConditionalGeneration(SwitchTransformersConfig(vocab_size=50, **sizes, **layers))
+        call = {"input_ids": ids, "decoder_input_ids": ids[:, :3]}
+    model = model.double().eval()
+    dlb = DLBacktrace(model, call, tracer="tape", output="logits")
+    for inputs in (call, {key: tensor.flip(0, 1)[:1] for key, tensor in call.items()}):
+        with torch.no_grad():
+            expected = model(**inputs).logits
+        torch.testing.assert_close(dlb.predict(**inputs)["output"].output, expected, rtol=0, atol=0)
+        relevance = dlb.evaluation("default", target=(2, 5))
+        ends = [*relevance.ledger.inputs.values(), *relevance.ledger.accounts.values()]
+        assert sum(ends) == pytest.approx(100 * len(inputs["input_ids"]), rel=1e-9)
+        assert all(bool((relevance[key] != 0).any()) for key in inputs)

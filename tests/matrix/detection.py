@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import detection
 from zoo import SLIM, named, rows
 
-from .entry import NO_TAPE, Entry, Size
+from .entry import Entry, Size
 
 torchvision_stub.implement()
 
@@ -96,8 +96,7 @@ def _hf(name: str, build: Callable[[], nn.Module], side: int, **more: Any) -> En
 
 
 def _whole(name: str, build: Callable[[], nn.Module], side: int) -> Entry:
-    tape: dict[str, Any] = {"tracer": "tape", "unsupported": NO_TAPE}
-    return _entry(f"{name}, whole", lambda: Whole(build()), side, calls=(Size(1, 0),), target=0, **tape)
+    return _entry(f"{name}, whole", lambda: Whole(build()), side, calls=(Size(1, 0),), target=0, tracer="tape")
 
 
 retinanet = partial(torchvision_detector, "retinanet_resnet50_fpn", score_thresh=0.0, detections_per_img=5)

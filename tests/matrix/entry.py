@@ -11,7 +11,6 @@ from torch import nn
 from zoo import Case
 
 SAMPLES = 8  # that running statistics are taken from
-NO_TAPE = "its flow depends on data, which torch.export does not trace"
 
 
 class Size(NamedTuple):

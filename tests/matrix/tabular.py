@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from zoo import rows
 
-from .entry import NO_TAPE, Entry
+from .entry import Entry
 
 LENGTH = 6
 CATEGORIES = (4, 7, 3)
@@ -149,7 +149,6 @@ ENTRIES = [
         "target",
         target=(1, 2),
         tracer="tape",
-        unsupported=NO_TAPE,
     ),
     _attention("", lambda: Attend(False)),
     _attention(" with its weights", lambda: Attend(True)),
