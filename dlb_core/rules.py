@@ -30,6 +30,8 @@ from dlb_core.kernel.kinds import (
     Normalise,
     NormaliseView,
     OpRule,
+    PairCall,
+    Pairs,
     Product,
     Row,
     Share,
@@ -37,6 +39,7 @@ from dlb_core.kernel.kinds import (
     SoftmaxView,
     Sum,
     SumView,
+    is_complex,
     sum_to,
     vjp,
 )
@@ -72,6 +75,8 @@ __all__ = [
     "Normalise",
     "NormaliseView",
     "OpRule",
+    "PairCall",
+    "Pairs",
     "Parameter",
     "Product",
     "Program",
@@ -96,6 +101,7 @@ __all__ = [
     "fake_tensors",
     "formula",
     "hookimpl",
+    "is_complex",
     "layer_rule",
     "linear",
     "lookup",
@@ -104,6 +110,7 @@ __all__ = [
     "normalise",
     "op_name",
     "operand_nodes",
+    "pairs",
     "product",
     "rule",
     "share",
@@ -186,8 +193,18 @@ def accumulate(
     return Accumulate(op=op, x=_tuple(x), apply=apply, factors=factors, source=_line(), **_tags(common))
 
 
+def pairs(inner: Linear | Bilinear) -> Pairs:
+    """A linear map that mixes real and imaginary parts: `inner` sees complex tensors as real ones with a last
+    dimension of two, and its `call` says which are complex (`call.is_complex(name)`).
+    """
+    return inner.become(Pairs, inner=inner)
+
+
 def choice(op: str, x: Names, choose: Callable[[Mapping[str, Any]], Row], **common: Any) -> Choice:
-    """An op whose arguments say what it is; `choose(arguments)` gives its row, `x` all that may receive."""
+    """An op whose arguments say what it is: `choose(arguments)` gives its row, which names its operands.
+
+    x: all operands that any of the rows has.
+    """
     return Choice(op=op, x=_tuple(x), choose=choose, source=_line(), **_tags(common))
 
 

@@ -49,7 +49,7 @@ class Books:
             self.sums += self._sums_of(amount)
         else:
             self.entries.append(Entry("account", slot, -1, account, False))
-            self.sums.append(amount)
+            self.sums.append(_parts(amount).sum() if amount.is_complex() else amount)
 
     def stacked(self) -> Tensor:
         """All sums as one float64 vector, in the order of the entries (two for a scaled one)."""
@@ -62,6 +62,12 @@ class Books:
         known = self._known.get(id(tensor))
         if known is not None and known[0]() is tensor:
             return known[1], known[2]
-        total, size = tensor.sum(), tensor.abs().sum()
+        parts = _parts(tensor) if tensor.is_complex() else tensor
+        total, size = parts.sum(), parts.abs().sum()
         self._known[id(tensor)] = (weakref.ref(tensor), total, size)
         return total, size
+
+
+def _parts(tensor: Tensor) -> Tensor:
+    """The relevance of the real parts and that of the imaginary ones."""
+    return torch.view_as_real(tensor.resolve_conj())

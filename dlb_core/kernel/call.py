@@ -134,8 +134,9 @@ class Call:
 
     def _cast(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            wrong = value.dtype is not self._dtype and value.is_floating_point()
-            return value.to(self._dtype) if wrong else value
+            dtype = self._dtype.to_complex() if value.is_complex() else self._dtype
+            wrong = value.dtype is not dtype and (value.is_floating_point() or value.is_complex())
+            return value.to(dtype) if wrong else value
         if isinstance(value, (tuple, list)):
             return type(value)(self._cast(item) for item in value)
         return value

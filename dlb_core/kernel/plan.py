@@ -14,7 +14,7 @@ from torch import fx
 from dlb_core.errors import RuleError
 from dlb_core.kernel.call import Ref, references
 from dlb_core.kernel.facts import constant_name, facts, operand_nodes, row_of
-from dlb_core.kernel.kinds import Constant, Elementwise, Row, Site, argument
+from dlb_core.kernel.kinds import Constant, Elementwise, Row, Site, argument, for_complex, is_complex
 from dlb_core.kernel.modes import BoundMode, Formula
 from dlb_core.kernel.ops import bound_arguments, module_path, op_name
 from dlb_core.kernel.program import Program
@@ -42,6 +42,7 @@ class Target:
 
     slot: int | None
     account: str
+    complex: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +197,9 @@ def _bind(node: fx.Node, layout: Layout, registry: Registry, mode: BoundMode, dt
         sources = operand_nodes(node, declared)
         silent = fact.statistics | (fact.gates if mode.gates else frozenset())
         active = frozenset(n for n, s in sources.items() if facts(s).active and n not in silent)
-        row = declared.narrow(Site(node, bound, active, silent, mode, registry, dtype, layout.program.device))
+        row = for_complex(
+            declared.narrow(Site(node, bound, active, silent, mode, registry, dtype, layout.program.device)), node
+        )
         operands = row.operands(bound)
         receivers = active & frozenset(operands)
         sources = {name: s for name, s in sources.items() if name in operands}
@@ -211,7 +214,7 @@ def _bind(node: fx.Node, layout: Layout, registry: Registry, mode: BoundMode, dt
     for name in dict.fromkeys((*row.operands(bound), *((bias,) if bias else ()))):
         source = sources.get(name) or _node_or_none(argument(bound, name))
         if name in receivers and source is not None:
-            targets[name] = Target(slots[source.name], "")
+            targets[name] = Target(slots[source.name], "", is_complex(source))
         else:
             targets[name] = Target(None, _account(row, name, source, node, layout.program))
     templates = {name: _slotted(value, slots) for name, value in bound.items()}

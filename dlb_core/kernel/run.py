@@ -155,6 +155,7 @@ def _deliver(
             if books is not None:
                 books.booked(step.slot, target.account, share)
             continue
+        share = _fitted(share, target.complex)
         _check_shape(step, name, share, shapes[target.slot])
         if books is not None and books.detail:
             books.relevance("out", step.slot, share, target.slot)
@@ -163,6 +164,13 @@ def _deliver(
     if books is not None:
         for name, amount in shares.accounts.items():
             books.booked(step.slot, _account(step, name), amount)
+
+
+def _fitted(share: Any, wanted: bool) -> Any:
+    """Relevance as real or complex as its operand: a real one gets what came through both parts of the output."""
+    if not isinstance(share, Tensor) or share.is_complex() == wanted:
+        return share
+    return torch.complex(share, torch.zeros_like(share)) if wanted else share.real + share.imag
 
 
 def _account(step: RelevanceStep, name: str) -> str:

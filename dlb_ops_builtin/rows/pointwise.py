@@ -38,7 +38,7 @@ ACTIVATIONS: list[Row] = [
 ]
 
 OF_ONE_NUMBER = (
-    *("abs", "absolute", "positive", "square", "sqrt", "frac", "nan_to_num", "deg2rad", "rad2deg"),
+    *("absolute", "positive", "square", "sqrt", "frac", "nan_to_num", "deg2rad", "rad2deg"),
     *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "logit", "special_logit", "special_entr"),
     *(
         "sin",

@@ -159,7 +159,7 @@ def bind(
 def _relevance_dtype(output: Any) -> torch.dtype:
     """That of the output; float32 for half precision and for outputs that carry no relevance."""
     tensor = pytree.tree_leaves(output)[0]
-    wide = isinstance(tensor, Tensor) and tensor.dtype == torch.float64
+    wide = isinstance(tensor, Tensor) and tensor.dtype in (torch.float64, torch.complex128)
     return torch.float64 if wide else torch.float32
 
 
@@ -223,13 +223,18 @@ def call_op(op: Any, arguments: Mapping[str, Any]) -> Any:
     return op(*args, **kwargs)
 
 
+def parts(t: Tensor) -> Tensor:
+    """A complex tensor as real numbers."""
+    return torch.view_as_real(t.resolve_conj()) if t.is_complex() else t
+
+
 def assert_conserved(done: Outcome) -> None:
     """What came in is what reached the operands plus what was booked, counted here and not by the ledger."""
-    came = [t.double() for t in pytree.tree_leaves(done.seed) if isinstance(t, Tensor)]
-    went = [t.double() for t in pytree.tree_leaves(list(done.relevance.values())) if isinstance(t, Tensor)]
+    came = [parts(t).double() for t in pytree.tree_leaves(done.seed) if isinstance(t, Tensor)]
+    went = [parts(t).double() for t in pytree.tree_leaves(list(done.relevance.values())) if isinstance(t, Tensor)]
     booked = done.accounts.values()
     residual = sum(float(t.sum()) for t in came) - sum(float(t.sum()) for t in went) - sum(booked)
     scale = sum(float(t.abs().sum()) for t in (*came, *went)) + sum(map(abs, booked))
     seeds = [t for t in pytree.tree_leaves(done.seed) if isinstance(t, Tensor)]
-    allowed = 1e-9 if seeds[0].dtype == torch.float64 else 1e-5
+    allowed = 1e-9 if parts(seeds[0]).dtype == torch.float64 else 1e-5
     assert abs(residual) <= allowed * scale, f"lost {residual} of {scale}; accounts {done.accounts}"

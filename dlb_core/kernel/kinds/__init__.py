@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dlb_core.kernel.kinds.accumulate import Accumulate, AccumulateView, Choice
 from dlb_core.kernel.kinds.base import Constant, OpRule, Row, Site, argument, sum_to, vjp
+from dlb_core.kernel.kinds.complex_values import PairCall, Pairs, for_complex, is_complex
 from dlb_core.kernel.kinds.compound import Compound
 from dlb_core.kernel.kinds.linear import Attention, Bilinear, Linear, LinearView
 from dlb_core.kernel.kinds.moves import Lookup, Move
@@ -31,6 +32,8 @@ __all__ = [
     "Normalise",
     "NormaliseView",
     "OpRule",
+    "PairCall",
+    "Pairs",
     "Product",
     "Row",
     "Share",
@@ -40,6 +43,8 @@ __all__ = [
     "Sum",
     "SumView",
     "argument",
+    "for_complex",
+    "is_complex",
     "sum_to",
     "vjp",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dlb_core.kernel.call import Call, Shares
 from dlb_core.kernel.kinds.base import Row, Site, sum_to
+from dlb_core.kernel.kinds.complex_values import complex_product, is_complex
 from dlb_core.kernel.modes import Formula
 from dlb_core.kernel.ops import is_active_dtype
 
@@ -60,6 +61,8 @@ class Product(Row):
         return (self.a, self.b)
 
     def narrow(self, site: Site) -> Row:
+        if all(is_complex(site.bound[name]) for name in (self.a, self.b)):
+            return complex_product(self, self.a, self.b, site.receivers)
         if len(site.receivers) == 2:
             return self
         return self.become(Elementwise, x=tuple(sorted(site.receivers)) or (self.a,))

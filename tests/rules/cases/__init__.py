@@ -6,6 +6,7 @@ from ..case import Case
 from . import (
     accumulating,
     assembling,
+    complex_numbers,
     functions,
     linear_maps,
     moves,
@@ -20,6 +21,6 @@ from . import (
 
 FAMILIES = (
     *(linear_maps, accumulating, pointwise, functions, moves, picks, winners, assembling),
-    *(writes, sampling, weighted, written),
+    *(writes, sampling, complex_numbers, weighted, written),
 )
 CASES: list[Case] = [case for family in FAMILIES for case in family.CASES]

@@ -1,0 +1,45 @@
+"""Complex values taken apart and put together: the relevance of each part goes where that part came from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlb_core.rules import Call, Row, Shares, choice, elementwise, is_complex, move, rule
+
+
+def _as_complex(r: Tensor, call: Call) -> Tensor:
+    return torch.view_as_complex(r.contiguous())
+
+
+def _imaginary(r: Tensor, call: Call) -> Tensor:
+    return torch.complex(torch.zeros_like(r), r)
+
+
+@rule("aten::abs", reads=("self",), operands=("self",))
+def modulus(call: Call, r: Tensor, mode: Any) -> Shares:
+    """R_re = R_y re^2 / |z|^2, R_im = R_y im^2 / |z|^2, halves at zero."""
+    parts = torch.view_as_real(call.self.resolve_conj())
+    largest = parts.abs().amax(-1, keepdim=True)
+    squares = (parts / torch.where(largest == 0, 1, largest)).square()
+    shares = torch.where(largest == 0, 0.5, squares / torch.where(largest == 0, 1, squares.sum(-1, keepdim=True)))
+    return Shares({"self": torch.view_as_complex(r.unsqueeze(-1) * shares)})
+
+
+plain = elementwise("aten::abs", x="self")
+
+ROWS: list[Row] = [
+    move("aten::view_as_complex", back=lambda r, call: torch.view_as_real(r.resolve_conj())),
+    move("aten::view_as_real", back=_as_complex),
+    move("aten::real", back=lambda r, call: r),
+    move("aten::imag", back=_imaginary),
+    move("aten::complex", x=("real", "imag"), back=lambda r, call: (r.real, r.imag)),
+    elementwise("aten::polar", x=("abs", "angle")),  # a length in a direction: all to the length while it is active
+    *(
+        elementwise(f"aten::{name}")  # the imaginary part changes its sign
+        for name in ("conj", "_conj", "conj_physical", "_conj_physical", "resolve_conj", "resolve_neg", "_neg_view")
+    ),
+    choice("aten::abs", "self", lambda arguments: modulus if is_complex(arguments["self"]) else plain),
+]
