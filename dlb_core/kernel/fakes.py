@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
-from torch._decomp import global_decomposition_table
 from torch._ops import OpOverload
 
 from dlb_core.kernel.registry import Registry
@@ -31,23 +31,22 @@ def standing_in(fakes: Fakes) -> Iterator[None]:
     """Within, tensors without values go through these functions; torch's own are put back after.
 
     torch runs some ops on fake tensors by their Python decomposition: a recurrent one step by step, which takes
-    seconds and fixes the number of steps.
+    seconds and fixes the number of steps. It looks for them among the op's kernels while exporting, in its table of
+    decompositions after.
     """
+    table: dict[Any, Callable[..., Any]] = torch._decomp.decomposition_table
     before = {op: dict(op.py_kernels) for op in fakes}
-    tables = global_decomposition_table.values()
-    decomposed = [(table, {op: table[op] for op in fakes if op in table}) for table in tables]
+    decompositions = {op: table[op] for op in fakes if op in table}
     try:
         for op, function in fakes.items():
             op.py_kernels.update(dict.fromkeys(op.py_kernels, function))
             op._dispatch_cache.clear()
-        for table, own in decomposed:
-            for op in own:
-                table[op] = fakes[op]
+        table.update(fakes)
         yield
     finally:
-        for table, own in decomposed:
-            for op, kernel in own.items():
-                table[op] = kernel
+        for op in fakes:
+            table.pop(op, None)
+        table.update(decompositions)
         for op, kernels in before.items():
             op.py_kernels.update(kernels)
             op._dispatch_cache.clear()
