@@ -17,7 +17,7 @@ from .entry import Entry, Size
 NO_PACKED = "recurrent ops on packed sequences have no row"
 LENGTH = 5
 WIDTH = 4
-SAME_LENGTH = (Size(3, 0), Size(1, 0))
+LOOP = {"dynamic": {}, "calls": (Size(3, 0), Size(1, 0)), "note": "as many steps as were traced"}
 
 
 class Sequence(nn.Module):
@@ -136,14 +136,14 @@ def _configurations() -> Iterator[Entry]:
 
 
 def _entry(name: str, build: Callable[[], nn.Module], inputs: Any, **more: Any) -> Entry:
-    settled = {"calls": SAME_LENGTH, **more}
+    settled: dict[str, Any] = {"dynamic": {"x": (1,)}, **more}
     return Entry(name, build, inputs, LENGTH, family="recurrent", **settled)
 
 
 ENTRIES = [
     *_configurations(),
     *(_entry(f"nn.{name}, last state", partial(LastState, kind), series) for name, kind in KINDS.items()),
-    *(_entry(f"nn.{cell.__name__} in a loop", partial(Stepwise, cell), series) for cell in CELLS),
+    *(_entry(f"nn.{cell.__name__} in a loop", partial(Stepwise, cell), series, **LOOP) for cell in CELLS),
     *(
         _entry(
             f"nn.{name}, packed{', both ways' if both else ''}",
