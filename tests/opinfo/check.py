@@ -53,6 +53,7 @@ def check(call: Recorded, row: Row, seed: int) -> None:
         raise Skipped("not strided")
     if any(_endless(t) for t in tensors):
         raise Skipped("NaN or infinite")
+    row = row.at(_whole(call))
     actives = list(_actives(row, call))
     if not actives:
         raise Skipped("no floating operand")
@@ -70,6 +71,12 @@ def check(call: Recorded, row: Row, seed: int) -> None:
         except Exception as error:
             error.add_note(f"mode {mode}, active {active}{'' if item is None else f', output {item}'}")
             raise
+
+
+def _whole(call: Recorded) -> dict[str, Any]:
+    """The arguments with the schema's defaults."""
+    defaults = {a.name: a.default_value for a in call.op._schema.arguments if a.has_default_value()}
+    return {**defaults, **call.arguments}
 
 
 def _endless(tensor: Tensor) -> bool:
