@@ -1,0 +1,229 @@
+"""Arguments guessed from an op's schema: small tensors, numbers by their names; what the op accepts is a case."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from dlb_core.kernel.kinds import Bilinear, Linear, Lookup, Row
+from dlb_core.kernel.ops import family_name
+from dlb_core.kernel.registry import Registry
+from dlb_core.testing.batches import is_batch
+from dlb_core.testing.bound import call_op
+from dlb_core.testing.case import Arguments, Case
+from dlb_core.testing.tensors import Tensors
+
+Shape = tuple[int, ...]
+
+#: Shapes for the op's tensors, in their order; the last one serves all further ones.
+ONE: tuple[tuple[Shape, ...], ...] = (((2, 3),), ((),), ((0, 3),), ((2, 1, 4),))
+SEVERAL: tuple[tuple[Shape, ...], ...] = (((2, 3),), ((2, 1, 3), (4, 1)), ((3,), (2, 3)), ((0, 3),))
+MAPS: tuple[tuple[Shape, ...], ...] = (
+    *(((n, 3), (3, 4), (4,)) for n in (2, 0)),
+    *(((n, 3), (4, 3), (4,)) for n in (2, 0)),
+    ((2, 3), (3,), (3,)),
+    ((2, 2, 3), (2, 3, 4), (4,)),
+)
+IMAGES: tuple[tuple[Shape, ...], ...] = (((2, 4, 6),), ((2, 4, 4, 4),), ((2, 3, 4, 4), (2, 3, 2, 2), (2,)))
+ENOUGH = 4  # sets of shapes per overload
+TRIALS = 60  # calls per set of shapes
+
+IDS = frozenset({"index", "indices", "ids", "idx"})
+MASKS = frozenset({"mask", "condition"})
+INTEGERS: Mapping[str, tuple[int, ...]] = {"dim0": (0,), "dim1": (1,), "axis0": (0,), "axis1": (1,), "groups": (1,)}
+
+
+class CannotGuess(Exception):
+    """No arguments were found that the op accepts."""
+
+
+@dataclass(frozen=True)
+class Guessed:
+    """Arguments of one op: the shapes of its tensors and everything else as it is."""
+
+    tensors: Mapping[str, Shape | tuple[Shape, ...]]
+    others: Mapping[str, Any]
+    role: Mapping[str, str]  # of tensors that are not plain floating ones: "ids", "mask"
+    positive: bool
+
+    def __call__(self, t: Tensors) -> Arguments:
+        made = {name: self._tensor(t, name, shape) for name, shape in self.tensors.items()}
+        return {**made, **self.others}
+
+    def _tensor(self, t: Tensors, name: str, shape: Any) -> Any:
+        if shape and isinstance(shape[0], tuple):
+            return [self._tensor(t, name, each) for each in shape]
+        role = self.role.get(name)
+        if role == "ids":
+            return t.ids(2, *shape)
+        if role == "mask":
+            return t.mask(*shape)
+        if self.positive and t.signs != "distinct":
+            return t.positive(*shape)
+        return t(*shape)
+
+
+def guessed_cases(row: Row, registry: Registry) -> list[Case]:
+    """Cases for every overload that the row serves, smallest first. Raises `CannotGuess`, saying why."""
+    ops = list(overloads(row, registry))
+    if not ops:
+        raise CannotGuess(f"no op called {row.op} that can be called from a schema: is the module that defines it loaded?")
+    cases = [case for op in ops for case in _cases(op, row)]
+    if not cases:
+        raise CannotGuess("its arguments cannot be guessed from its schema")
+    return cases
+
+
+def overloads(row: Row, registry: Registry) -> Iterator[Any]:
+    """The functional overloads for which this row is the most specific one."""
+    family = family_name(row.op)
+    namespace, _, name = family.partition("::")
+    packet = getattr(getattr(torch.ops, namespace, None), name, None) if name else None
+    if packet is None:
+        return
+    for overload in packet.overloads():
+        op = getattr(packet, overload)
+        found = registry.find(op, row.modes[0] if row.modes else None, row.device, row.dtypes[0] if row.dtypes else None)
+        if found is not None and found.source == row.source and found.op == row.op and not op._schema.is_mutable:
+            yield op
+
+
+def _cases(op: Any, row: Row) -> list[Case]:
+    schema = op._schema.arguments
+    named = _named(row)
+    lists = [a.name for a in schema if _is_list_of_tensors(a) and not a.has_default_value()]
+    plain = [a.name for a in schema if _is_tensor(a) and (not _may_be_left_out(a) or a.name in named)]
+    fewest = [a.name for a in schema if _is_tensor(a) and not _may_be_left_out(a)]
+    cases: list[Case] = []
+    for wanted in [plain] if plain == fewest else [plain, fewest]:
+        found = (_first_accepted(op, row, wanted, lists, shapes) for shapes in _shapes(row, len(wanted) + len(lists)))
+        accepted = list(itertools.islice((each for each in found if each is not None), ENOUGH))
+        if not accepted:
+            found = (_first_accepted(op, row, wanted, lists, shapes) for shapes in IMAGES)
+            accepted = list(itertools.islice((each for each in found if each is not None), 1))
+        for place, arguments in enumerate(accepted):
+            cases += _sides(op, row, arguments, each_alone=place < 2)
+    return sorted(cases, key=lambda case: size_of(case.arguments(Tensors(0))))
+
+
+def _shapes(row: Row, count: int) -> tuple[tuple[Shape, ...], ...]:
+    """Sets of shapes for so many tensors."""
+    if count == 0:
+        return ()
+    if count == 1:
+        return ONE
+    return (*MAPS, *SEVERAL) if isinstance(row, (Linear, Bilinear)) else SEVERAL
+
+
+def _named(row: Row) -> set[str]:
+    """Arguments that the row names as an operand."""
+    roles = ("x", "a", "b", "weight", "bias", "q", "k", "v", "ids", "table")
+    return {name for role in roles for name in row.role(role)}
+
+
+def _is_tensor(argument: Any) -> bool:
+    return str(argument.type) in ("Tensor", "Optional[Tensor]")
+
+
+def _is_list_of_tensors(argument: Any) -> bool:
+    return "List[Tensor]" in str(argument.type) or "List[Optional[Tensor]]" in str(argument.type)
+
+
+def _may_be_left_out(argument: Any) -> bool:
+    return argument.has_default_value() or str(argument.type).startswith("Optional")
+
+
+def _first_accepted(
+    op: Any, row: Row, names: list[str], lists: list[str], shapes: tuple[Shape, ...]
+) -> Guessed | None:
+    """The first choice of the other arguments with which the op runs and gives something finite."""
+    sizes: dict[str, Any] = {}
+    for place, name in enumerate((*names, *lists)):
+        shape = shapes[min(place, len(shapes) - 1)]
+        sizes[name] = (shape, shape) if name in lists else shape
+    role = {n: "ids" for n in names if n in IDS or (isinstance(row, Lookup) and n == row.ids)}
+    role |= {n: "mask" for n in names if n in MASKS}
+    choices = {}
+    for argument in op._schema.arguments:
+        if argument.name not in sizes:
+            values = _values(argument, shapes[0])
+            if values is None:
+                return None
+            choices[argument.name] = values
+    for values in itertools.islice(itertools.product(*choices.values()), TRIALS):
+        others = {n: v for n, v in zip(choices, values, strict=True) if v is not _LEFT_OUT}
+        for positive in (False, True):
+            tried = Guessed(sizes, others, role, positive)
+            if _accepts(op, tried):
+                return tried
+    return None
+
+
+_LEFT_OUT = object()
+
+
+def _values(argument: Any, shape: Shape) -> tuple[Any, ...] | None:
+    """What an argument may be: its default first; None where nobody can tell."""
+    kind = str(argument.type)
+    if argument.has_default_value() or kind.startswith("Optional"):
+        return (_LEFT_OUT,) if argument.has_default_value() else (None,)
+    if argument.name in INTEGERS:
+        return INTEGERS[argument.name]
+    if kind == "int":
+        return (1, 0, 2, -1)
+    if kind == "float" or kind == "number":
+        return (0.5, 1.5)
+    if kind == "bool":
+        return (False, True)
+    if kind == "List[int]":
+        whole = list(shape)
+        return ([-1], [0], [1], [2], whole, whole[-1:], whole[::-1], [math.prod(shape)], [*range(len(shape))][::-1])
+    return None
+
+
+def _accepts(op: Any, arguments: Guessed) -> bool:
+    try:
+        output = call_op(op, arguments(Tensors(0)))
+    except Exception:  # noqa: BLE001 - an op refuses arguments in any way it likes; then they are no case
+        return False
+    tensors = [v for v in pytree.tree_leaves(output) if isinstance(v, Tensor)]
+    floating = [v for v in tensors if v.is_floating_point()]
+    return bool(floating) and floating[0] is tensors[0] and all(bool(torch.isfinite(v).all()) for v in floating)
+
+
+def _sides(op: Any, row: Row, arguments: Guessed, *, each_alone: bool) -> list[Case]:
+    """A case in which all operands receive, and one for each of several alone; weights and biases stay parameters."""
+    given = arguments(Tensors(0))
+    learned = {getattr(row, "weight", None), getattr(row, "bias", None)}
+    names: list[str] = []
+    for name in row.carriers or (next(iter(arguments.tensors)),):
+        value = given.get(name)
+        if isinstance(value, list):
+            names += [f"{name}.{i}" for i in range(len(value))]
+        elif isinstance(value, Tensor) and name not in learned:
+            names.append(name)
+    sides = [tuple(names)] if names else []
+    if each_alone and len(names) > 1:
+        sides += [(name,) for name in names]
+    return [Case(op, arguments, side, batch=_batch(op, given, learned)) for side in sides]
+
+
+def _batch(op: Any, given: Arguments, learned: set[Any]) -> tuple[str, ...]:
+    """The operands over whose dimension 0 the op itself works member by member; none when it does not."""
+    tensors = {n for n, v in given.items() if isinstance(v, Tensor) and v.dim() and v.shape[0] > 1}
+    for names in (tensors, tensors - learned):
+        if names and is_batch(lambda a: call_op(op, a), given, tuple(sorted(names))):
+            return tuple(sorted(names))
+    return ()
+
+
+def size_of(arguments: Arguments) -> int:
+    """How many elements the tensors of a case have."""
+    return sum(v.numel() for v in pytree.tree_leaves(arguments) if isinstance(v, Tensor))
