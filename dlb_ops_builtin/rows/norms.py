@@ -58,4 +58,6 @@ ROWS: list[Row] = [
         reads=("weight", "bias", "running_mean", "running_var"),
     ),
     normalise("aten::_weight_norm", x="v", weight="g"),
+    # less its logsumexp: no function of one element, so it joins no region
+    *(normalise(f"aten::{name}", x="self") for name in ("log_softmax", "_log_softmax", "special_log_softmax")),
 ]

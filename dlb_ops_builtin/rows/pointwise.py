@@ -34,7 +34,6 @@ ACTIVATIONS: list[Row] = [
     elementwise("aten::rrelu"),
     elementwise("aten::special_expit", tags={"gate"}),
     # they rank their input, as a softmax that weights nothing does
-    *(elementwise(f"aten::{name}") for name in ("log_softmax", "_log_softmax", "special_log_softmax")),
 ]
 
 OF_ONE_NUMBER = (

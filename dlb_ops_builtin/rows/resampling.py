@@ -118,7 +118,7 @@ def _running_sum(x: Tensor, w: None, call: Call) -> Tensor:
 
 
 def _running_sum_back(s: Tensor, w: None, call: Call) -> Tensor:
-    return s.flip(call.dim).cumsum(call.dim).flip(call.dim)
+    return s.flip(call.dim).cumsum(call.dim).flip(call.dim) if s.dim() else s
 
 
 LINES = ("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "_upsample_bilinear2d_aa")

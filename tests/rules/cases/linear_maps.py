@@ -187,4 +187,5 @@ CASES: list[Case] = [
     Case(aten.avg_pool1d.default, lambda t: {"self": t(2, 3, 7), "kernel_size": [3], "padding": [1]}, ("self",)),
     Case(aten.avg_pool3d.default, lambda t: {"self": t(1, 2, 3, 4, 4), "kernel_size": [2], "stride": [1]}, ("self",)),
     Case(aten.cumsum.default, lambda t: {"self": t(2, 3, 4), "dim": -2}, ("self",)),
+    Case(aten.cumsum.default, lambda t: {"self": t(), "dim": 0}, ("self",), "number"),
 ]

@@ -84,6 +84,8 @@ CASES: list[Case] = [
     Case(aten.roll.default, _with(2, 5, shifts=[1, -2], dims=[0, -1]), ("self",)),
     Case(aten.roll.default, _with(2, 5, shifts=[3]), ("self",), "flat"),
     Case(aten.flip.default, _with(2, 3, 4, dims=[0, -1]), ("self",)),
+    Case(aten.roll.default, _with(shifts=[1]), ("self",), "number"),
+    Case(aten.flip.default, _with(dims=[0]), ("self",), "number"),
     Case(aten.pixel_shuffle.default, _with(2, 8, 3, 2, upscale_factor=2), ("self",)),
     Case(aten.pixel_unshuffle.default, _with(2, 2, 4, 6, downscale_factor=2), ("self",)),
     Case(aten.view.default, _viewable(2, 6, size=[3, -1, 2]), ("self",)),
