@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from importlib import metadata
 from typing import Any
@@ -169,9 +171,22 @@ def load_registry(entries: Iterable[metadata.EntryPoint], *, switch: str = "", s
     return registry
 
 
+_instead: ContextVar[Registry | None] = ContextVar("dlb_registry", default=None)
+
+
+@contextmanager
+def using(registry: Registry) -> Iterator[Registry]:
+    """In this block and this context (thread, task) the environment's registry is another one."""
+    token = _instead.set(registry)
+    try:
+        yield registry
+    finally:
+        _instead.reset(token)
+
+
 def registry(*, strict: bool = False) -> Registry:
     """The registry of this environment, built at the first use and kept for each value of `DLB_PACKS`."""
-    return _registry(os.environ.get("DLB_PACKS", ""), strict)
+    return _instead.get() or _registry(os.environ.get("DLB_PACKS", ""), strict)
 
 
 @lru_cache(maxsize=8)

@@ -49,12 +49,22 @@ class Bound:
         """What the last node gives."""
         return self.forward().values[self.layout.slots[self.end.name]]
 
+    def call(self) -> Call:
+        """The last node's call, with all its values."""
+        step, done = self.plan.steps[0], self.forward(keep_all=True)
+        return Call(step.node, step.bound, step.slot, step.receivers, done.values, done.shapes, self.plan.dtype)
+
     def view(self) -> Any:
         """What the formula of the last node gets to see."""
+    def call(self) -> Call:
+        """The last node's call, with all its values."""
         step, done = self.plan.steps[0], self.forward(keep_all=True)
         where = (self.plan.dtype, self.layout.program.device)
-        call = Call(step.node, step.bound, step.slot, step.receivers, done.values, done.shapes, *where)
-        return step.row.view(call)
+        return Call(step.node, step.bound, step.slot, step.receivers, done.values, done.shapes, *where)
+
+    def view(self) -> Any:
+        """What the formula of the last node gets to see."""
+        return self.row.view(self.call())
 
     def back(self, r: Any, *, several: bool = False, only_reads: bool = False) -> Outcome:
         """Relevance of the inputs and the settled books for a seed at the last node; the engine's own checks are on.

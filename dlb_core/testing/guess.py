@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from dlb_core.kernel.kinds import Bilinear, Linear, Lookup, Row
+from dlb_core.kernel.kinds import Bilinear, Linear, Lookup, Normalise, Row
 from dlb_core.kernel.ops import family_name
 from dlb_core.kernel.registry import Registry
 from dlb_core.testing.batches import is_batch
@@ -24,12 +24,13 @@ Shape = tuple[int, ...]
 
 #: Shapes for the op's tensors, in their order; the last one serves all further ones.
 ONE: tuple[tuple[Shape, ...], ...] = (((2, 3),), ((),), ((0, 3),), ((2, 1, 4),))
-SEVERAL: tuple[tuple[Shape, ...], ...] = (((2, 3),), ((2, 1, 3), (4, 1)), ((3,), (2, 3)), ((0, 3),))
+SEVERAL: tuple[tuple[Shape, ...], ...] = (((2, 3),), ((2, 1, 3), (4, 1)), ((2, 3), (3,)), ((3,), (2, 3)), ((0, 3),))
 MAPS: tuple[tuple[Shape, ...], ...] = (
     *(((n, 3), (3, 4), (4,)) for n in (2, 0)),
     *(((n, 3), (4, 3), (4,)) for n in (2, 0)),
     ((2, 3), (3,), (3,)),
     ((2, 2, 3), (2, 3, 4), (4,)),
+    ((4,), (2, 3), (3, 4)),
 )
 IMAGES: tuple[tuple[Shape, ...], ...] = (((2, 4, 6),), ((2, 4, 4, 4),), ((2, 3, 4, 4), (2, 3, 2, 2), (2,)))
 ENOUGH = 4  # sets of shapes per overload
@@ -37,7 +38,8 @@ TRIALS = 60  # calls per set of shapes
 
 IDS = frozenset({"index", "indices", "ids", "idx"})
 MASKS = frozenset({"mask", "condition"})
-INTEGERS: Mapping[str, tuple[int, ...]] = {"dim0": (0,), "dim1": (1,), "axis0": (0,), "axis1": (1,), "groups": (1,)}
+PLACES = ("dim", "axis", "index", "start", "offset", "source", "destination")
+SECOND: Mapping[str, tuple[int, ...]] = {"dim1": (1,), "axis1": (1,)}  # of two, which may not be one
 
 
 class CannotGuess(Exception):
@@ -74,7 +76,7 @@ def guessed_cases(row: Row, registry: Registry) -> list[Case]:
     """Cases for every overload that the row serves, smallest first. Raises `CannotGuess`, saying why."""
     ops = list(overloads(row, registry))
     if not ops:
-        raise CannotGuess(f"no op called {row.op} that can be called from a schema: is the module that defines it loaded?")
+        raise CannotGuess(f"no op {row.op} with a schema was found: is the module that defines it loaded?")
     cases = [case for op in ops for case in _cases(op, row)]
     if not cases:
         raise CannotGuess("its arguments cannot be guessed from its schema")
@@ -83,15 +85,14 @@ def guessed_cases(row: Row, registry: Registry) -> list[Case]:
 
 def overloads(row: Row, registry: Registry) -> Iterator[Any]:
     """The functional overloads for which this row is the most specific one."""
-    family = family_name(row.op)
-    namespace, _, name = family.partition("::")
+    namespace, _, name = family_name(row.op).partition("::")
     packet = getattr(getattr(torch.ops, namespace, None), name, None) if name else None
-    if packet is None:
-        return
-    for overload in packet.overloads():
+    mode, dtype = next(iter(row.modes or ()), None), next(iter(row.dtypes or ()), None)
+    for overload in packet.overloads() if packet is not None else ():
         op = getattr(packet, overload)
-        found = registry.find(op, row.modes[0] if row.modes else None, row.device, row.dtypes[0] if row.dtypes else None)
-        if found is not None and found.source == row.source and found.op == row.op and not op._schema.is_mutable:
+        found = registry.find(op, mode, row.device, dtype)
+        mine = found is not None and (found.op, found.source) == (row.op, row.source)
+        if mine and not op._schema.is_mutable and not overload.startswith("prim_"):
             yield op
 
 
@@ -103,11 +104,14 @@ def _cases(op: Any, row: Row) -> list[Case]:
     fewest = [a.name for a in schema if _is_tensor(a) and not _may_be_left_out(a)]
     cases: list[Case] = []
     for wanted in [plain] if plain == fewest else [plain, fewest]:
-        found = (_first_accepted(op, row, wanted, lists, shapes) for shapes in _shapes(row, len(wanted) + len(lists)))
-        accepted = list(itertools.islice((each for each in found if each is not None), ENOUGH))
-        if not accepted:
-            found = (_first_accepted(op, row, wanted, lists, shapes) for shapes in IMAGES)
-            accepted = list(itertools.islice((each for each in found if each is not None), 1))
+        accepted: list[Guessed] = []
+        for shapes in (*_shapes(row, len(wanted) + len(lists)), *IMAGES):
+            if len(accepted) == ENOUGH or (accepted and shapes in IMAGES):
+                break
+            if isinstance(row, Normalise) and any(0 in shape for shape in shapes):
+                continue  # statistics of nothing: some ops crash
+            found = _first_accepted(op, row, wanted, lists, shapes, accepted[-1] if accepted else None)
+            accepted += [found] if found is not None else []
         for place, arguments in enumerate(accepted):
             cases += _sides(op, row, arguments, each_alone=place < 2)
     return sorted(cases, key=lambda case: size_of(case.arguments(Tensors(0))))
@@ -124,7 +128,7 @@ def _shapes(row: Row, count: int) -> tuple[tuple[Shape, ...], ...]:
 
 def _named(row: Row) -> set[str]:
     """Arguments that the row names as an operand."""
-    roles = ("x", "a", "b", "weight", "bias", "q", "k", "v", "ids", "table")
+    roles = ("x", "a", "b", "weight", "bias", "q", "k", "v", "ids", "table", "reads")
     return {name for role in roles for name in row.role(role)}
 
 
@@ -141,9 +145,12 @@ def _may_be_left_out(argument: Any) -> bool:
 
 
 def _first_accepted(
-    op: Any, row: Row, names: list[str], lists: list[str], shapes: tuple[Shape, ...]
+    op: Any, row: Row, names: list[str], lists: list[str], shapes: tuple[Shape, ...], before: Guessed | None
 ) -> Guessed | None:
-    """The first choice of the other arguments with which the op runs and gives something finite."""
+    """The first choice of the other arguments with which the op runs and gives something finite.
+
+    What went well `before` is tried first; empty tensors are tried with nothing else, since they fit too much.
+    """
     sizes: dict[str, Any] = {}
     for place, name in enumerate((*names, *lists)):
         shape = shapes[min(place, len(shapes) - 1)]
@@ -157,11 +164,18 @@ def _first_accepted(
             if values is None:
                 return None
             choices[argument.name] = values
-    for values in itertools.islice(itertools.product(*choices.values()), TRIALS):
+    trials: Iterable[tuple[Any, ...]] = itertools.islice(itertools.product(*choices.values()), TRIALS)
+    empty = any(0 in shape for shape in shapes)
+    if before is not None:
+        again = tuple(before.others.get(name, _LEFT_OUT) for name in choices)
+        trials = [again] if empty else itertools.chain([again], trials)
+    elif empty:
+        return None
+    for values in trials:
         others = {n: v for n, v in zip(choices, values, strict=True) if v is not _LEFT_OUT}
         for positive in (False, True):
             tried = Guessed(sizes, others, role, positive)
-            if _accepts(op, tried):
+            if _accepts(op, tried, empty=empty):
                 return tried
     return None
 
@@ -171,31 +185,36 @@ _LEFT_OUT = object()
 
 def _values(argument: Any, shape: Shape) -> tuple[Any, ...] | None:
     """What an argument may be: its default first; None where nobody can tell."""
-    kind = str(argument.type)
-    if argument.has_default_value() or kind.startswith("Optional"):
-        return (_LEFT_OUT,) if argument.has_default_value() else (None,)
-    if argument.name in INTEGERS:
-        return INTEGERS[argument.name]
-    if kind == "int":
-        return (1, 0, 2, -1)
-    if kind == "float" or kind == "number":
+    kind = str(argument.real_type)  # `type` calls a dtype an int, too
+    if argument.has_default_value():
+        return (_LEFT_OUT,)
+    if kind.startswith("Optional"):
+        return (None,)
+    place = any(word in argument.name for word in PLACES)
+    if kind in ("int", "SymInt"):
+        return SECOND.get(argument.name, (0, 1, -1)) if place else (1, 2)
+    if kind in ("float", "number"):
         return (0.5, 1.5)
     if kind == "bool":
         return (False, True)
-    if kind == "List[int]":
+    if kind in ("List[int]", "List[SymInt]"):
         whole = list(shape)
-        return ([-1], [0], [1], [2], whole, whole[-1:], whole[::-1], [math.prod(shape)], [*range(len(shape))][::-1])
+        if place:
+            return ([-1], [0], [*range(len(shape))][::-1])
+        return ([1], [2], [2, 2], whole, whole[-1:], whole[::-1], [math.prod(shape)])  # never 0: some ops divide by it
     return None
 
 
-def _accepts(op: Any, arguments: Guessed) -> bool:
+def _accepts(op: Any, arguments: Guessed, *, empty: bool) -> bool:
     try:
         output = call_op(op, arguments(Tensors(0)))
     except Exception:  # noqa: BLE001 - an op refuses arguments in any way it likes; then they are no case
         return False
     tensors = [v for v in pytree.tree_leaves(output) if isinstance(v, Tensor)]
     floating = [v for v in tensors if v.is_floating_point()]
-    return bool(floating) and floating[0] is tensors[0] and all(bool(torch.isfinite(v).all()) for v in floating)
+    if not floating or floating[0] is not tensors[0] or (not empty and not all(v.numel() for v in floating)):
+        return False
+    return all(bool(torch.isfinite(v).all()) for v in floating)
 
 
 def _sides(op: Any, row: Row, arguments: Guessed, *, each_alone: bool) -> list[Case]:

@@ -1,7 +1,7 @@
 """The formulas as dense matrices of contributions, in float64, for one flat vector of inputs and one of outputs.
 
-Nothing here calls a pack: the modes `MODES` are written out again. `matrix` reads the weights w[j, i] off a linear function by unit vectors; the rest turns
-contributions z[j, i] = w[j, i] * x[i] into relevance, neuron by neuron.
+Nothing here calls a pack: the modes `MODES` are written out again. `matrix` reads the weights w[j, i] off a linear
+function by unit vectors; the rest turns contributions z[j, i] = w[j, i] * x[i] into relevance, neuron by neuron.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Shared:
     accounts: dict[str, float] = field(default_factory=dict)
 
 
-def linear(w: Tensor, x: Tensor, addend: Tensor, r: Tensor, mode: tuple[str, str], *, addend_receives: bool = False) -> Shared:
+def linear(
+    w: Tensor, x: Tensor, addend: Tensor, r: Tensor, mode: tuple[str, str], *, addend_receives: bool = False
+) -> Shared:
     """y_j = sum_i w[j, i] x[i] + addend[j]; `addend` holds zeros where there is no bias.
 
     An addend that is itself explained counts whatever the policy says.
@@ -70,7 +72,9 @@ def linear(w: Tensor, x: Tensor, addend: Tensor, r: Tensor, mode: tuple[str, str
     return out
 
 
-def addends(terms: Sequence[Tensor], counted: Sequence[bool], r: Tensor, mode: tuple[str, str]) -> tuple[list[Tensor], float]:
+def addends(
+    terms: Sequence[Tensor], counted: Sequence[bool], r: Tensor, mode: tuple[str, str]
+) -> tuple[list[Tensor], float]:
     """y = sum_k x_k, all of the shape of r: the relevance of every term, and the stabiliser's.
 
     `counted` says which terms take a share: all of them under absorb, those that receive under redistribute. A term

@@ -33,7 +33,6 @@ ACTIVATIONS: list[Row] = [
     elementwise("aten::hardsigmoid", tags={"gate"}),
     elementwise("aten::rrelu"),
     elementwise("aten::special_expit", tags={"gate"}),
-    # they rank their input, as a softmax that weights nothing does
 ]
 
 OF_ONE_NUMBER = (
