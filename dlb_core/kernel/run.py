@@ -206,4 +206,5 @@ def _check_shape(step: RelevanceStep, name: str, share: Any, shape: Any) -> None
 
 
 def _where(step: RelevanceStep) -> str:
-    return f"{op_name(step.node.target)} at node {step.node.name!r} (pack {step.row.pack or '?'}, kind {step.row.kind})"
+    pack = f"pack {step.row.pack}" if step.row.pack else "in no pack"
+    return f"{op_name(step.node.target)} at node {step.node.name!r} ({pack}, kind {step.row.kind})"

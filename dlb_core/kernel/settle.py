@@ -135,4 +135,5 @@ _ADVICE = "Look at this node's inputs with dlb.predict; relevance_dtype=torch.fl
 
 def _at(entry: NodeEntry) -> str:
     where = f" in module {entry.module!r}" if entry.module else ""
-    return f"node {entry.name!r} ({entry.op}, kind {entry.rule}, pack {entry.pack}){where}"
+    pack = f"pack {entry.pack}" if entry.pack else "in no pack"
+    return f"node {entry.name!r} ({entry.op}, kind {entry.rule}, {pack}){where}"

@@ -15,11 +15,10 @@ from dlb_core.kernel.packs import registry as installed
 from dlb_core.kernel.registry import Registry
 from dlb_core.testing.bound import ModeName
 from dlb_core.testing.case import Case
-from dlb_core.testing.guess import CannotGuess, guessed_cases, size_of
+from dlb_core.testing.guess import CannotGuess, guessed_cases, smallest_first
 from dlb_core.testing.layer import LayerPrograms
 from dlb_core.testing.properties import PROPERTIES, Property
 from dlb_core.testing.report import Report, RuleCheckError, arguments_text, mode_text
-from dlb_core.testing.tensors import Tensors
 from dlb_core.testing.trial import BrokenProperty, NotAsked, Trial
 
 
@@ -68,7 +67,7 @@ def examine(
         asked = asked or _guessed(row, alone)
     except CannotGuess as reason:
         return dataclasses.replace(report, skipped={"all": f"no case: {reason}; give cases=[Case(...)]"})
-    asked.sort(key=lambda case: size_of(case.arguments(Tensors(0))))
+    asked.sort(key=smallest_first)
     wanted = _modes(row, alone, modes)
     return _examined(report, row, asked, wanted, alone, frozenset(leave_out))
 
@@ -85,7 +84,7 @@ def _examined(
             skipped[each.name] = "asked of another rule of this kind"
             continue
         held = False
-        for case in cases if each.every_case else cases[-1:]:
+        for case in cases if each.every_case else cases[:1]:
             for mode in modes if each.every_mode else modes[:1]:
                 trial = Trial(_found(row, case, mode, registry), case, mode, registry, layers, row.device or "cpu")
                 try:

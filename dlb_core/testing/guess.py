@@ -28,7 +28,6 @@ SEVERAL: tuple[tuple[Shape, ...], ...] = (((2, 3),), ((2, 1, 3), (4, 1)), ((2, 3
 MAPS: tuple[tuple[Shape, ...], ...] = (
     *(((n, 3), (3, 4), (4,)) for n in (2, 0)),
     *(((n, 3), (4, 3), (4,)) for n in (2, 0)),
-    ((2, 3), (3,), (3,)),
     ((2, 2, 3), (2, 3, 4), (4,)),
     ((4,), (2, 3), (3, 4)),
 )
@@ -73,7 +72,7 @@ class Guessed:
 
 
 def guessed_cases(row: Row, registry: Registry) -> list[Case]:
-    """Cases for every overload that the row serves, smallest first. Raises `CannotGuess`, saying why."""
+    """Cases for every overload that the row serves. Raises `CannotGuess`, saying why."""
     ops = list(overloads(row, registry))
     if not ops:
         raise CannotGuess(f"no op {row.op} with a schema was found: is the module that defines it loaded?")
@@ -100,36 +99,39 @@ def _cases(op: Any, row: Row) -> list[Case]:
     schema = op._schema.arguments
     named = _named(row)
     lists = [a.name for a in schema if _is_list_of_tensors(a) and not a.has_default_value()]
-    plain = [a.name for a in schema if _is_tensor(a) and (not _may_be_left_out(a) or a.name in named)]
+    every = [a.name for a in schema if _is_tensor(a)]
     fewest = [a.name for a in schema if _is_tensor(a) and not _may_be_left_out(a)]
+    plain = [name for name in every if name in named or name in fewest]
     cases: list[Case] = []
-    for wanted in [plain] if plain == fewest else [plain, fewest]:
+    for wanted in (list(names) for names in dict.fromkeys(map(tuple, (every, plain, fewest)))):
         accepted: list[Guessed] = []
-        for shapes in (*_shapes(row, len(wanted) + len(lists)), *IMAGES):
-            if len(accepted) == ENOUGH or (accepted and shapes in IMAGES):
+        for tier in _tiers(row, len(wanted) + len(lists)):
+            for shapes in tier:
+                if isinstance(row, Normalise) and any(0 in shape for shape in shapes):
+                    continue  # statistics of nothing: some ops crash
+                if len(accepted) < ENOUGH:
+                    found = _first_accepted(op, row, wanted, lists, shapes, accepted[-1] if accepted else None)
+                    accepted += [found] if found is not None else []
+            if accepted:
                 break
-            if isinstance(row, Normalise) and any(0 in shape for shape in shapes):
-                continue  # statistics of nothing: some ops crash
-            found = _first_accepted(op, row, wanted, lists, shapes, accepted[-1] if accepted else None)
-            accepted += [found] if found is not None else []
         for place, arguments in enumerate(accepted):
             cases += _sides(op, row, arguments, each_alone=place < 2)
-    return sorted(cases, key=lambda case: size_of(case.arguments(Tensors(0))))
+    return cases
 
 
-def _shapes(row: Row, count: int) -> tuple[tuple[Shape, ...], ...]:
-    """Sets of shapes for so many tensors."""
+def _tiers(row: Row, count: int) -> list[tuple[tuple[Shape, ...], ...]]:
+    """Sets of shapes for so many tensors; the next tier is for ops that accept none of the one before."""
     if count == 0:
-        return ()
+        return []
     if count == 1:
-        return ONE
-    return (*MAPS, *SEVERAL) if isinstance(row, (Linear, Bilinear)) else SEVERAL
+        return [ONE, IMAGES]
+    return [MAPS, SEVERAL, IMAGES] if isinstance(row, (Linear, Bilinear)) else [SEVERAL, MAPS, IMAGES]
 
 
 def _named(row: Row) -> set[str]:
     """Arguments that the row names as an operand."""
     roles = ("x", "a", "b", "weight", "bias", "q", "k", "v", "ids", "table", "reads")
-    return {name for role in roles for name in row.role(role)}
+    return {name for role in roles for name in Row.role(row, role)}
 
 
 def _is_tensor(argument: Any) -> bool:
@@ -243,6 +245,7 @@ def _batch(op: Any, given: Arguments, learned: set[Any]) -> tuple[str, ...]:
     return ()
 
 
-def size_of(arguments: Arguments) -> int:
-    """How many elements the tensors of a case have."""
-    return sum(v.numel() for v in pytree.tree_leaves(arguments) if isinstance(v, Tensor))
+def smallest_first(case: Case) -> tuple[bool, int]:
+    """A key to sort by: how many elements the tensors have; empty ones say little, so they come last."""
+    sizes = [v.numel() for v in pytree.tree_leaves(case.arguments(Tensors(0))) if isinstance(v, Tensor)]
+    return 0 in sizes, sum(sizes)
