@@ -43,6 +43,14 @@ def build_parser() -> argparse.ArgumentParser:
     ops = _command(commands, "ops", "list the ops that have a row, with its kind and where it is written", _ops)
     ops.add_argument("filter", nargs="?", default="", metavar="TEXT", help="only ops whose name contains this")
     _command(commands, "modes", "list the modes, their options and where they come from", _modes)
+    check = _command(
+        commands, "check", "prove the rules of a pack: sums, places, batches, zeros, vmap and more", _check
+    )
+    check.add_argument("pack", metavar="PACK", help="an installed pack (see `dlb plugins`), or a module that is one")
+    check.add_argument("filter", nargs="?", default="", metavar="TEXT", help="only ops whose name contains this")
+    new_pack = _command(commands, "new-pack", "write the skeleton of a pack: rules, entry point, tests", _new_pack)
+    new_pack.add_argument("name", metavar="NAME", help="of the distribution, e.g. my-ops; the package is my_ops")
+    new_pack.add_argument("--out", metavar="DIR", help="where to; must not exist (default: NAME)")
     return parser
 
 
@@ -141,3 +149,15 @@ def _modes(args: argparse.Namespace) -> int:
     from dlb_core.cli.listings import modes
 
     return modes(args)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from dlb_core.cli.check import check
+
+    return check(args)
+
+
+def _new_pack(args: argparse.Namespace) -> int:
+    from dlb_core.cli.new_pack import new_pack
+
+    return new_pack(args)

@@ -52,13 +52,6 @@ class Bound:
     def call(self) -> Call:
         """The last node's call, with all its values."""
         step, done = self.plan.steps[0], self.forward(keep_all=True)
-        return Call(step.node, step.bound, step.slot, step.receivers, done.values, done.shapes, self.plan.dtype)
-
-    def view(self) -> Any:
-        """What the formula of the last node gets to see."""
-    def call(self) -> Call:
-        """The last node's call, with all its values."""
-        step, done = self.plan.steps[0], self.forward(keep_all=True)
         where = (self.plan.dtype, self.layout.program.device)
         return Call(step.node, step.bound, step.slot, step.receivers, done.values, done.shapes, *where)
 

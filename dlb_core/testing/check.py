@@ -66,7 +66,9 @@ def examine(
     try:
         asked = asked or _guessed(row, alone)
     except CannotGuess as reason:
-        return dataclasses.replace(report, skipped={"all": f"no case: {reason}; give cases=[Case(...)]"})
+        return dataclasses.replace(
+            report, skipped={"all": f"no case: {reason}; give a Case (cases=, or DLB_CASES of the pack)"}
+        )
     asked.sort(key=smallest_first)
     wanted = _modes(row, alone, modes)
     return _examined(report, row, asked, wanted, alone, frozenset(leave_out))

@@ -38,7 +38,7 @@ TRIALS = 60  # calls per set of shapes
 IDS = frozenset({"index", "indices", "ids", "idx"})
 MASKS = frozenset({"mask", "condition"})
 PLACES = ("dim", "axis", "index", "start", "offset", "source", "destination")
-SECOND: Mapping[str, tuple[int, ...]] = {"dim1": (1,), "axis1": (1,)}  # of two, which may not be one
+OF_TWO: Mapping[str, tuple[int, ...]] = {"dim0": (0,), "axis0": (0,), "dim1": (1,), "axis1": (1,)}
 
 
 class CannotGuess(Exception):
@@ -194,7 +194,7 @@ def _values(argument: Any, shape: Shape) -> tuple[Any, ...] | None:
         return (None,)
     place = any(word in argument.name for word in PLACES)
     if kind in ("int", "SymInt"):
-        return SECOND.get(argument.name, (0, 1, -1)) if place else (1, 2)
+        return OF_TWO.get(argument.name, (-1, 0, 1)) if place else (1, 2)
     if kind in ("float", "number"):
         return (0.5, 1.5)
     if kind == "bool":

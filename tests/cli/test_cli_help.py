@@ -23,6 +23,8 @@ sys.stderr.write(f"{{code}} {{heavy}}")
         ["plugins", "--help"],
         ["ops", "--help"],
         ["modes", "--help"],
+        ["check", "--help"],
+        ["new-pack", "--help"],
         ["explain"],
     ],
     ids=" ".join,
@@ -37,7 +39,7 @@ def test_no_torch_before_a_command_runs(argv):
 def test_help_names_the_commands(dlb):
     answer = dlb("--help")
     assert answer.code == 0
-    for word in ("explain", "plugins", "ops", "modes", "--version"):
+    for word in ("explain", "plugins", "ops", "modes", "check", "new-pack", "--version"):
         assert word in answer.out
 
 
