@@ -83,7 +83,9 @@ def _asks_of_mode(trial: Trial, bound: Bound) -> None:
 
 def _policy(trial: Trial) -> tuple[str, str]:
     assert isinstance(trial.mode, tuple)
-    return trial.mode
+    name, bias = trial.mode
+    assert bias is not None  # every mode that the oracle knows has one
+    return name, bias
 
 
 def _of(trial: Trial, arguments: Arguments, name: str) -> Callable[[Tensor], Tensor]:
