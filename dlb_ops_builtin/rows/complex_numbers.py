@@ -7,11 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlb_core.rules import Call, Row, Shares, choice, elementwise, is_complex, move, rule
+from dlb_core.rules import Call, Row, Shares, choice, elementwise, is_complex, move, rule, sum_to
 
 
 def _as_complex(r: Tensor, call: Call) -> Tensor:
     return torch.view_as_complex(r.contiguous())
+
+
+def _parts(r: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+    return sum_to(r.real, call.shape("real")), sum_to(r.imag, call.shape("imag"))
 
 
 def _imaginary(r: Tensor, call: Call) -> Tensor:
@@ -35,7 +39,7 @@ ROWS: list[Row] = [
     move("aten::view_as_real", back=_as_complex),
     move("aten::real", back=lambda r, call: r),
     move("aten::imag", back=_imaginary),
-    move("aten::complex", x=("real", "imag"), back=lambda r, call: (r.real, r.imag)),
+    move("aten::complex", x=("real", "imag"), back=_parts),
     elementwise("aten::polar", x=("abs", "angle")),  # a length in a direction: all to the length while it is active
     *(
         elementwise(f"aten::{name}")  # the imaginary part changes its sign

@@ -132,11 +132,13 @@ def _assert_accounted(bound: Bound, seed: int) -> None:
 
 
 def _units(bound: Bound, seed: int) -> Any:
-    """Units of both signs on every floating output; none on indices."""
+    """Units of both signs on every floating output, on both parts of a complex one; none on indices."""
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(output: Tensor) -> Tensor:
         units = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(bound.plan.dtype)
+        if output.is_complex():
+            return torch.complex(units, units.flip(0) if units.dim() else -units)
         return units if output.is_floating_point() else torch.zeros_like(units)
 
     output = bound.output

@@ -82,7 +82,7 @@ CASES: list[Case] = [
     *(_complex(op, 2, 3) for op in (aten.conj, aten._conj, aten.conj_physical, aten._conj_physical)),
     *(_complex(op, 2, 3) for op in (aten.resolve_conj, aten.resolve_neg)),
     Case(aten._neg_view.default, _x(2, 3), ("self",)),
-    Case(aten.complex.default, lambda t: {"real": t(2, 3), "imag": t(2, 3)}, ("real", "imag")),
+    Case(aten.complex.default, lambda t: {"real": t(2, 3), "imag": t(3)}, ("real", "imag")),
     Case(aten.polar.default, lambda t: {"abs": t(2, 3), "angle": t(2, 3)}, ("abs", "angle")),
     *_each(aten.mul.Tensor, _two((2, 3), (3,)), "complex"),
     *_each(aten.mul.Tensor, _mixed, "mixed"),
