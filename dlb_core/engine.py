@@ -250,7 +250,7 @@ class Engine:
         return "no relevance reaches this node in this mode, or it was not asked for with keep="
 
     def _context(self, activations: Activations, start: fx.Node) -> Context:
-        row = self.registry.find(start.target) if start.op == "call_function" else None
+        row = self.registry.row_at(start)
         last = None
         for slot in self._mask_slots():
             mask = activations.values[slot]

@@ -28,7 +28,7 @@ def graph_view(layout: Layout, registry: Registry, plan: Plan) -> nx.DiGraph:
         if node.name in program.parameters:
             continue
         label = names.get(node.name, node.name)
-        row = registry.find(node.target) if node.op == "call_function" else None
+        row = registry.row_at(node)
         step = steps.get(node.name)
         view.add_node(
             label,

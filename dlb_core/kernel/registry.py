@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from torch import fx
 
 from dlb_core.kernel.kinds import OpRule, Row
 from dlb_core.kernel.modes import Mode
-from dlb_core.kernel.ops import family_name, op_name, tensor_arguments
+from dlb_core.kernel.ops import bound_arguments, family_name, op_name, tensor_arguments
 
 
 class GraphPass(Protocol):
@@ -90,6 +91,11 @@ class Registry:
         if key not in self._found:
             self._found[key] = self._find(*key)
         return self._found[key]
+
+    def row_at(self, node: fx.Node) -> Row | None:
+        """The row of a node, for its arguments and whatever the mode, device and dtype."""
+        row = self.find(node.target) if node.op == "call_function" else None
+        return None if row is None else row.at(bound_arguments(node))
 
     def _find(self, target: Any, mode: str | None, device: str | None, dtype: torch.dtype | None) -> Row | None:
         name = op_name(target)

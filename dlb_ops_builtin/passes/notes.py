@@ -46,7 +46,7 @@ class Notes:
         fading = decays(program.graph.nodes, registry)
         found = []
         for node in program.graph.nodes:
-            row = registry.find(node.target) if node.op == "call_function" else None
+            row = registry.row_at(node)
             if row is None or not facts(node).active:
                 continue
             operands = {n: s for n, s in operand_nodes(node, row).items() if facts(s).active}

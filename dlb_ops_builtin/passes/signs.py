@@ -28,7 +28,7 @@ def decays(nodes: Iterable[fx.Node], registry: Registry) -> set[fx.Node]:
     found = set()
     for node in nodes:
         if node.op == "call_function" and fake_tensors(node):
-            signs[node] = _signs(node, registry.find(node.target), signs)
+            signs[node] = _signs(node, registry.row_at(node), signs)
             exponent = node.args[0] if node.args else None
             if _name(node) in DECAYS and isinstance(exponent, fx.Node) and -1 in signs.get(exponent, UNKNOWN):
                 found.add(node)
