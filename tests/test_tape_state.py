@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -108,3 +110,37 @@ def test_what_the_tape_does_not_take() -> None:
         DLBacktrace(model.train(), x, tracer="tape")
     with pytest.raises(TraceError, match=r"expected an nn.Module"):
         DLBacktrace(len, x, tracer="tape")
+
+
+class Mixed(nn.Module):
+    """Half precision inside, a scripted part, a function of its own with a gradient, a map over samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(4, 4)
+        self.scripted = torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval())
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = self.dense(x)
+        with torch.enable_grad():
+            y = Doubled.apply(y.float())
+        return torch.vmap(lambda row: self.scripted(row) + row)(y)
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_what_else_torch_code_does(inference: bool) -> None:
+    with torch.inference_mode(inference):
+        x = torch.randn(3, 4)
+    model = Mixed().eval()
+    dlb = DLBacktrace(model, x, tracer="tape")
+    with torch.no_grad():
+        expected = model(x)
+    torch.testing.assert_close(dlb.predict(x)["output"].output, expected)
+    assert dlb.evaluation().ledger.inputs == pytest.approx({"x": 300.0})

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 ROOT = "L__self__"  # what torch.export calls the model
@@ -37,6 +38,8 @@ class Landmarks:
         handles: list[Any] = []
         try:
             for module in self._paths:
+                if isinstance(module, torch.jit.ScriptModule):
+                    continue  # it takes no hooks: its ops stand under the module around it
                 handles.append(module.register_forward_pre_hook(self._enter, prepend=True))
                 handles.append(module.register_forward_hook(self._leave, always_call=True))
             yield
