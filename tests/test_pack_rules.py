@@ -15,7 +15,7 @@ from swoosh_ops import One, Swish2d, Swoosh
 from torch import nn
 from zoo import MLP
 
-from dlb_core import DLBacktrace, Relevance, RuleError, UnsupportedOpError
+from dlb_core import ConservationError, DLBacktrace, Relevance, RuleError, UnsupportedOpError
 
 EXAMPLE = """
 RULES = [
@@ -295,3 +295,30 @@ def test_a_pack_brings_a_rule_for_a_module_class(packs: Site, x: torch.Tensor) -
     assert (layer["pack"], layer["module"], layer["relevance goes to"]) == ("swish", "1", "input")
     relevance = dlb.explain(x, mode="epsilon", keep="all").relevance
     torch.testing.assert_close(relevance["0"], relevance["1"])
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "says"),
+    [
+        (
+            "r.sum()",
+            RuleError,
+            r"the rule for layer::swoosh_ops\.Swish2d at node '.*' \(pack swish, kind rule\) returned shape \[\] for "
+            r"operand 'input' of shape \[4, 5\]; sum broadcast dimensions back",
+        ),
+        (
+            "r / 3",
+            ConservationError,
+            r"relevance is not conserved at node '.*' \(layer::swoosh_ops\.Swish2d, kind rule, pack swish\) "
+            r"in module '1': in .*, out .*, accounts: none; lost ",
+        ),
+    ],
+    ids=["shape", "units"],
+)
+def test_a_wrong_layer_rule_names_itself_and_its_pack(
+    returned: str, error: type[Exception], says: str, packs: Site, x: torch.Tensor
+) -> None:
+    packs.add("swish", LAYER_PACK.replace('"input": r', f'"input": {returned}'))
+    dlb = DLBacktrace(nn.Sequential(nn.Linear(6, 5), Swish2d(), nn.Linear(5, 2)).eval(), x)
+    with pytest.raises(error, match=says):
+        dlb.explain(x, mode="epsilon")

@@ -177,6 +177,6 @@ def test_the_page_names_every_property_and_kind() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert [p.name for p in PROPERTIES if f"`{p.name}`" not in page] == []
     makers = ("attention", "bilinear", "constant", "elementwise", "linear", "lookup", "move", "normalise", "product")
-    rows = (*makers, "softmax", "sum_", "rule")
+    rows = (*makers, "softmax", "sum_", "rule", "share", "accumulate", "compound", "choice")
     assert [name for name in rows if f"`{name}(op" not in page and f"`@{name}(op" not in page] == []
     assert all(hasattr(rules, name) for name in rows)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from dlb_core.choices import BIAS_POLICIES
+from dlb_core.errors import UnsupportedOpError
 from dlb_core.kernel.kinds import Constant, Row
 from dlb_core.kernel.layers import NAMESPACE, layer_op
 from dlb_core.kernel.ops import family_name, op_name
@@ -15,7 +16,7 @@ from dlb_core.kernel.packs import registry as installed
 from dlb_core.kernel.registry import Registry
 from dlb_core.testing.bound import ModeName
 from dlb_core.testing.case import Case
-from dlb_core.testing.guess import CannotGuess, guessed_cases, smallest_first
+from dlb_core.testing.guess import CannotGuess, guessed_cases, maker, smallest_first
 from dlb_core.testing.layer import LayerPrograms
 from dlb_core.testing.properties import PROPERTIES, Property
 from dlb_core.testing.report import Report, RuleCheckError, arguments_text, mode_text
@@ -95,12 +96,26 @@ def _examined(
                 except NotAsked as reason:
                     skipped.setdefault(each.name, str(reason))
                 except Exception as error:  # noqa: BLE001 - a rule's own code may raise anything
+                    if each.name != "forward" and (refusal := _refusal(trial, error)):
+                        skipped.setdefault(each.name, refusal)
+                        continue
                     broken = _error(each, trial, error)
                     return dataclasses.replace(report, passed=tuple(passed), skipped=skipped, error=broken)
         if held:
             passed.append(each.name)
             skipped.pop(each.name, None)
     return dataclasses.replace(report, passed=tuple(passed), skipped=skipped)
+
+
+def _refusal(trial: Trial, error: Exception) -> str:
+    """Why the op itself does not take what was drawn last; empty where it does, so that the error is the rule's."""
+    if isinstance(error, BrokenProperty):
+        return ""
+    try:
+        trial.run(trial.drawn)
+    except Exception as refused:  # noqa: BLE001 - an op refuses in any way it likes
+        return f"the op refuses such arguments: {refused}"
+    return ""
 
 
 def _error(each: Property, trial: Trial, error: Exception) -> RuleCheckError:
@@ -150,7 +165,21 @@ def _is_about(case: Case, row: Row) -> bool:
 def _guessed(row: Row, registry: Registry) -> list[Case]:
     if row.op.startswith(NAMESPACE):
         raise CannotGuess("a layer's module and inputs cannot be guessed")
-    return guessed_cases(row, registry)
+    cases = [case for case in guessed_cases(row, registry) if _is_taken(case, row, registry)]
+    if not cases:
+        raise CannotGuess("the row refuses all arguments that were guessed")
+    return cases
+
+
+def _is_taken(case: Case, row: Row, registry: Registry) -> bool:
+    """Does the row take these arguments? One may refuse some."""
+    try:
+        case.bind(case.arguments(maker(row)), next(iter(registry.modes)), registry=registry)
+    except UnsupportedOpError:
+        return False
+    except Exception:  # noqa: BLE001 - whatever else is wrong, the properties say better
+        return True
+    return True
 
 
 def _modes(row: Row, registry: Registry, asked: Iterable[ModeName] | None) -> list[ModeName]:

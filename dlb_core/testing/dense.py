@@ -30,7 +30,7 @@ from dlb_core.kernel.kinds import (
 from dlb_core.testing import oracle
 from dlb_core.testing.bound import Bound
 from dlb_core.testing.case import Arguments
-from dlb_core.testing.laws import get, outputs, put
+from dlb_core.testing.laws import declared_row, get, outputs, put
 from dlb_core.testing.trial import NotAsked, Trial, finite
 
 Expected = dict[str, Tensor]
@@ -40,11 +40,11 @@ LARGEST = 4096  # entries of a matrix of contributions
 
 def places(trial: Trial) -> None:
     """What the operands get is what the dense oracle says, element by element."""
-    moved = isinstance(trial.row, Move)
+    moved = isinstance(declared_row(trial), Move)
     for sign in (1, -1) if moved else (1,):
         arguments = trial.arguments(trial.tensors(2, "distinct" if moved else "mixed"))
         if sign < 0:
-            arguments = negated(arguments)
+            arguments = negated(arguments, trial.case.active)
         bound = trial.bind(arguments)
         oracle_of = ORACLES.get(type(bound.row))
         if oracle_of is None or (trial.case.program is not None and not moved):
@@ -64,18 +64,19 @@ def places(trial: Trial) -> None:
             trial.close(got, expected, f"relevance of {name}, against the dense oracle", scale=flows)
 
 
-def negated(arguments: Arguments) -> Arguments:
-    """The floating tensors with the other sign."""
-    return pytree.tree_map_only(  # type: ignore[no-any-return]
-        Tensor, lambda v: -v if v.is_floating_point() else v, arguments
-    )
+def negated(arguments: Arguments, names: tuple[str, ...]) -> Arguments:
+    """Those of the tensors that are floating, with the other sign."""
+    for name in names:
+        x = get(arguments, name)
+        arguments = put(arguments, name, -x) if x.is_floating_point() else arguments
+    return arguments
 
 
 def _asks_of_mode(trial: Trial, bound: Bound) -> None:
     """Kinds with a formula of the mode's own: only the modes that the oracle has written out."""
     mode = bound.plan.mode
     if type(bound.row) in (Linear, Bilinear, Sum, Normalise):
-        if not isinstance(trial.mode, tuple) or mode.name not in oracle.MODES:
+        if isinstance(trial.mode, str) or trial.mode[1] is None or mode.name not in oracle.MODES:
             raise NotAsked(f"the oracle does not know mode {mode.name}")
     elif bound.row.kind in mode.formulas:
         raise NotAsked(f"mode {mode.name} has a formula of its own for kind {bound.row.kind}")

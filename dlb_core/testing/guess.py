@@ -177,7 +177,7 @@ def _first_accepted(
         others = {n: v for n, v in zip(choices, values, strict=True) if v is not _LEFT_OUT}
         for positive in (False, True):
             tried = Guessed(sizes, others, role, positive)
-            if _accepts(op, tried, empty=empty):
+            if _accepts(op, row, tried, empty=empty):
                 return tried
     return None
 
@@ -207,9 +207,9 @@ def _values(argument: Any, shape: Shape) -> tuple[Any, ...] | None:
     return None
 
 
-def _accepts(op: Any, arguments: Guessed, *, empty: bool) -> bool:
+def _accepts(op: Any, row: Row, arguments: Guessed, *, empty: bool) -> bool:
     try:
-        output = call_op(op, arguments(Tensors(0)))
+        output = call_op(op, arguments(maker(row)))
     except Exception:  # noqa: BLE001 - an op refuses arguments in any way it likes; then they are no case
         return False
     tensors = [v for v in pytree.tree_leaves(output) if isinstance(v, Tensor)]
@@ -221,7 +221,7 @@ def _accepts(op: Any, arguments: Guessed, *, empty: bool) -> bool:
 
 def _sides(op: Any, row: Row, arguments: Guessed, *, each_alone: bool) -> list[Case]:
     """A case in which all operands receive, and one for each of several alone; weights and biases stay parameters."""
-    given = arguments(Tensors(0))
+    given = arguments(maker(row))
     learned = {getattr(row, "weight", None), getattr(row, "bias", None)}
     names: list[str] = []
     for name in row.carriers or (next(iter(arguments.tensors)),):
@@ -243,6 +243,12 @@ def _batch(op: Any, given: Arguments, learned: set[Any]) -> tuple[str, ...]:
         if names and is_batch(lambda a: call_op(op, a), given, tuple(sorted(names))):
             return tuple(sorted(names))
     return ()
+
+
+def maker(row: Row) -> Tensors:
+    """A maker of tensors in a dtype of the row and on its device."""
+    dtypes = row.dtypes or (torch.float64,)
+    return Tensors(0, torch.float64 if torch.float64 in dtypes else dtypes[0], device=row.device or "cpu")
 
 
 def smallest_first(case: Case) -> tuple[bool, int]:

@@ -11,6 +11,8 @@ from torch.utils import _pytree as pytree
 
 from dlb_core.kernel.kinds import (
     Bilinear,
+    Choice,
+    Compound,
     Elementwise,
     Linear,
     LinearView,
@@ -34,17 +36,25 @@ PROBED = 24  # elements that are changed one by one
 
 def law(trial: Trial) -> None:
     """What the row says its op is."""
-    arguments = trial.arguments(trial.tensors(1, "distinct" if isinstance(trial.row, Move) else "mixed"))
+    declared = declared_row(trial)
+    arguments = trial.arguments(trial.tensors(1, "distinct" if isinstance(declared, Move) else "mixed"))
     bound = trial.bind(arguments)
-    kinds: list[type[Row]] = [type(trial.row)]
-    if isinstance(bound.row, (Linear, Bilinear)):  # attention is a linear map of its values, with gates
-        kinds = [Linear]
-    found = next((LAWS[kind] for kind in kinds if kind in LAWS), None)
+    # attention is a linear map of its values, with gates
+    found = LAWS.get(Linear if isinstance(bound.row, (Linear, Bilinear)) else type(declared))
     if found is None:
-        raise NotAsked(f"a row of kind {trial.row.kind} claims nothing about its op")
+        raise NotAsked(f"a row of kind {declared.kind} claims nothing about its op")
     if not finite(bound.output):
         raise NotAsked("the op gives nothing finite here")
     found(trial, bound, arguments)
+
+
+def declared_row(trial: Trial) -> Row:
+    """The row at the case's node before it is narrowed; what is written with other rows has none of its own."""
+    if isinstance(trial.row, Compound):
+        raise NotAsked("it is written with other ops, whose rows are checked")
+    if not isinstance(trial.row, Choice):
+        return trial.row
+    return trial.bind(trial.arguments(trial.tensors(1))).plan.steps[0].declared
 
 
 def put(arguments: Arguments, name: str, value: Tensor) -> Arguments:
@@ -69,10 +79,14 @@ def outputs(value: Any) -> Tensor:
 
 
 def _one_to_one(trial: Trial, bound: Bound, arguments: Arguments) -> None:
-    """An element of x reaches no output but those it is broadcast to."""
     view = bound.view()
     name = view[0] if isinstance(view, tuple) else next(iter(bound.plan.steps[0].receivers))
-    x, y = get(arguments, name), bound.output
+    _reaches_its_own(trial, bound.output, arguments, name)
+
+
+def _reaches_its_own(trial: Trial, y: Any, arguments: Arguments, name: str) -> None:
+    """An element of an operand reaches no output but those it is broadcast to."""
+    x = get(arguments, name)
     if not isinstance(y, Tensor):
         raise BrokenProperty("an elementwise op has one output, this one several: declare it as a move or with rule()")
     try:
@@ -115,7 +129,7 @@ def _map(trial: Trial, view: LinearView, output: Tensor) -> None:
         f"`apply` is not linear in {name}",
         scale=10 * scale,
     )
-    if w is not None:
+    if view.row.weight is not None and w is not None:  # computed weights may enter as they like
         more = t.normal(*w.shape)
         trial.close(
             view.apply(x, w + 2 * more),
@@ -123,7 +137,7 @@ def _map(trial: Trial, view: LinearView, output: Tensor) -> None:
             "`apply` is not linear in the weight that it is given",
             scale=10 * scale,
         )
-    elif x.numel() <= 200:
+    if w is None and x.numel() <= 200:
         smallest = matrix(lambda v: view.apply(v.to(x), None).double(), x.shape).min() if x.numel() else 0.0
         if smallest < 0:
             raise BrokenProperty(
@@ -147,7 +161,7 @@ def _map(trial: Trial, view: LinearView, output: Tensor) -> None:
 
 def _sum(trial: Trial, bound: Bound, arguments: Arguments) -> None:
     """The terms, with their factors, add up to the op."""
-    row = trial.row
+    row = bound.plan.steps[0].declared
     assert isinstance(row, Sum)
     terms = SumView(row, bound.call()).terms
     total: Any = sum(terms.values())
@@ -155,10 +169,21 @@ def _sum(trial: Trial, bound: Bound, arguments: Arguments) -> None:
 
 
 def _product(trial: Trial, bound: Bound, arguments: Arguments) -> None:
-    row, call = trial.row, bound.call()
+    """f(a) g(b), pointwise: y(a, b) y(a', b') = y(a', b) y(a, b')."""
+    row = bound.plan.steps[0].declared
     assert isinstance(row, Product)
-    a, b = getattr(call, row.a), getattr(call, row.b)
-    trial.close(a * b, bound.output, f"the op is not the pointwise product of {row.a} and {row.b}")
+    a, b = row.a, row.b
+    if not all(isinstance(arguments.get(name), Tensor) for name in (a, b)):
+        raise NotAsked("a factor is a number")
+    for name in (a, b):
+        _reaches_its_own(trial, bound.output, arguments, name)
+    other_a = put(arguments, a, get(arguments, a) + 0.25)
+    other_b, both = (put(given, b, get(arguments, b) + 0.25) for given in (arguments, other_a))
+    trial.close(
+        bound.output * trial.run(both),
+        trial.run(other_a) * trial.run(other_b),
+        f"the op is not the pointwise product of {a} (or a function of it) and {b}",
+    )
 
 
 def _copies(trial: Trial, bound: Bound, arguments: Arguments) -> None:
@@ -194,7 +219,7 @@ def _is_floating(arguments: Arguments, name: str) -> bool:
 
 
 def _lookup(trial: Trial, bound: Bound, arguments: Arguments) -> None:
-    row, call = trial.row, bound.call()
+    row, call = bound.plan.steps[0].declared, bound.call()
     assert isinstance(row, Lookup)
     rows = getattr(call, row.table)[getattr(call, row.ids)]
     trial.close(rows, bound.output, f"the op does not give the rows of {row.table} at {row.ids}")
@@ -212,7 +237,7 @@ def _softmax(trial: Trial, bound: Bound, arguments: Arguments) -> None:
 
 def _normalise(trial: Trial, bound: Bound, arguments: Arguments) -> None:
     """The shift is what the op gives more than it does without its bias."""
-    row = trial.row
+    row = bound.plan.steps[0].declared
     assert isinstance(row, Normalise)
     bias = arguments.get(row.bias) if row.bias else None
     if not isinstance(bias, Tensor) or row.shift is not None:

@@ -15,6 +15,7 @@ from dlb_core.kernel.layers import collapse
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
 from dlb_core.kernel.trace import trace_export
+from dlb_core.kernel.written import expand
 from dlb_core.testing.bound import Bound, ModeName, bound
 from dlb_core.testing.case import Case
 
@@ -48,6 +49,7 @@ class LayerPrograms:
         if key not in self.programs:
             program = trace_export(module, (), dict(arguments), dynamic_shapes=None)
             collapse(program, registry)
+            expand(program, registry)
             self.programs[key] = program
         program = self.programs[key]
         inputs = program.bind_inputs((), dict(arguments))
