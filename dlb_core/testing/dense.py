@@ -30,7 +30,7 @@ from dlb_core.kernel.kinds import (
 from dlb_core.testing import oracle
 from dlb_core.testing.bound import Bound
 from dlb_core.testing.case import Arguments
-from dlb_core.testing.laws import declared_row, get, outputs, put
+from dlb_core.testing.laws import declared_row, get, has_complex, outputs, put
 from dlb_core.testing.trial import NotAsked, Trial, finite
 
 Expected = dict[str, Tensor]
@@ -51,6 +51,8 @@ def places(trial: Trial) -> None:
             raise NotAsked(f"kind {bound.row.kind} has no dense oracle here")
         if not finite(bound.output):
             raise NotAsked("the op gives nothing finite here")
+        if has_complex(arguments, bound.output):
+            raise NotAsked("complex values have no dense oracle here")
         _asks_of_mode(trial, bound)
         r = trial.seed(bound, 3)
         done = bound.back(r)

@@ -45,7 +45,14 @@ def law(trial: Trial) -> None:
         raise NotAsked(f"a row of kind {declared.kind} claims nothing about its op")
     if not finite(bound.output):
         raise NotAsked("the op gives nothing finite here")
+    if has_complex(arguments, bound.output):
+        raise NotAsked("complex values")
     found(trial, bound, arguments)
+
+
+def has_complex(*values: Any) -> bool:
+    """Is there a complex tensor among these?"""
+    return any(isinstance(v, Tensor) and v.is_complex() for v in pytree.tree_leaves(values))
 
 
 def declared_row(trial: Trial) -> Row:

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from dlb_core.kernel.kinds import Row
 from dlb_core.kernel.registry import Registry
 from dlb_core.testing.bound import Bound, ModeName
+from dlb_core.testing.bound import parts as real
 from dlb_core.testing.case import Arguments, Case
 from dlb_core.testing.layer import LayerPrograms
 from dlb_core.testing.tensors import Tensors
@@ -71,13 +72,14 @@ class Trial:
             return self.case.run(arguments)
 
     def seed(self, bound: Bound, number: int) -> Any:
-        """Units of both signs on every floating element of the output, nothing on others."""
+        """Units of both signs on every floating or complex element of the output, nothing on others."""
         t = self.tensors(number)
 
         def units(o: Tensor) -> Tensor:
-            floating = o.is_floating_point()
-            made = t.normal(*o.shape) if floating else torch.zeros(o.shape, device=o.device)
-            return made.to(bound.plan.dtype)
+            dtype = bound.plan.dtype
+            if o.is_complex():
+                return torch.complex(t.normal(*o.shape).to(dtype), t.normal(*o.shape).to(dtype))
+            return t.normal(*o.shape).to(dtype) if o.is_floating_point() else torch.zeros_like(o, dtype=dtype)
 
         output = bound.output
         seed = pytree.tree_map_only(Tensor, units, output)
@@ -94,6 +96,7 @@ class Trial:
                 continue
             if a.shape != b.shape:
                 raise BrokenProperty(f"{what}: shape {list(a.shape)}, expected {list(b.shape)}")
+            a, b = real(a), real(b)
             relative = rtol or self.case.tolerance or RTOL.get(a.dtype, 2e-2)
             flows = max(scale, float(b.abs().double().max()) if b.numel() else 0.0)
             gap = (a.double() - b.double()).abs()
@@ -106,5 +109,5 @@ class Trial:
 def finite(values: Any) -> bool:
     """Is every floating tensor free of NaN and infinities?"""
     tensors: Sequence[Any] = pytree.tree_leaves(values)
-    floating = [v for v in tensors if isinstance(v, Tensor) and v.is_floating_point()]
+    floating = [v for v in tensors if isinstance(v, Tensor) and (v.is_floating_point() or v.is_complex())]
     return all(bool(torch.isfinite(v).all()) for v in floating)
