@@ -44,7 +44,11 @@ def build_parser() -> argparse.ArgumentParser:
     ops.add_argument("filter", nargs="?", default="", metavar="TEXT", help="only ops whose name contains this")
     _command(commands, "modes", "list the modes, their options and where they come from", _modes)
     check = _command(
-        commands, "check", "prove the rules of a pack: sums, places, batches, zeros, vmap and more", _check
+        commands,
+        "check",
+        "prove the rules of a pack: sums, places, batches, zeros and more",
+        _check,
+        epilog="exit codes: 0 no rule broke a property, 1 one did, 2 bad usage",
     )
     check.add_argument("pack", metavar="PACK", help="an installed pack (see `dlb plugins`), or a module that is one")
     check.add_argument("filter", nargs="?", default="", metavar="TEXT", help="only ops whose name contains this")

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from dlb_core.errors import DLBError, NonFiniteError
 from dlb_core.kernel.kinds import Normalise, Row
 from dlb_core.testing.batches import cut, length
-from dlb_core.testing.bound import Outcome, assert_conserved
+from dlb_core.testing.bound import Outcome, assert_conserved, parts
 from dlb_core.testing.dense import places
 from dlb_core.testing.laws import law
 from dlb_core.testing.tensors import LAYOUTS, SIGNS
@@ -147,7 +147,7 @@ def dtypes(trial: Trial) -> None:
         _assert_books(done)
         for name, value in done.relevance.items():
             for tensor in _tensors(value):
-                if tensor.dtype != bound.plan.dtype:
+                if parts(tensor).dtype != bound.plan.dtype:
                     raise BrokenProperty(f"relevance of {name} is {tensor.dtype}, but {bound.plan.dtype} came in")
     if not asked:
         raise NotAsked("the op gives nothing finite here")
@@ -162,19 +162,19 @@ def batch(trial: Trial) -> None:
     bound = trial.bind(given)
     seed = trial.seed(bound, 15)
     whole = bound.back(seed)
-    parts: list[Outcome] = []
+    members: list[Outcome] = []
     for i in range(length(given, names)):
         member = slice(i, i + 1)
         alone = trial.bind(cut(given, names, member))
-        parts.append(alone.back(_at(seed, member)))
+        members.append(alone.back(_at(seed, member)))
     trial.drawn = given
     for name, value in whole.relevance.items():
-        values = [part[name] for part in parts]
+        values = [one[name] for one in members]
         expected = torch.cat(values) if name in names else torch.stack(values).sum(0)
         how = "of a batch member differs from what it gets alone" if name in names else "is not the sum over the batch"
         trial.close(value, expected, f"relevance of {name} {how}", scale=_size(seed))
     for account, units in whole.accounts.items():
-        alone_units = sum(part.booked(account) for part in parts)
+        alone_units = sum(one.booked(account) for one in members)
         if abs(units - alone_units) > 1e-6 * (abs(units) + abs(alone_units)) + 1e-9 * _size(seed):
             raise BrokenProperty(f"account {account!r} is {units:.6g}, but {alone_units:.6g} over the members alone")
 
@@ -209,7 +209,7 @@ def vmap(trial: Trial) -> None:
     bound = trial.bind(trial.arguments(trial.tensors(19)))
     seeds = [trial.seed(bound, number) for number in (20, 21, 22)]
     alone = [bound.back(seed) for seed in seeds]
-    stacked = pytree.tree_map(lambda *parts: torch.stack(parts), *seeds)
+    stacked = pytree.tree_map(lambda *each: torch.stack(each), *seeds)
     try:
         together = bound.back(stacked, several=True)
     except Exception as error:
