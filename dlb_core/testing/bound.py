@@ -137,7 +137,7 @@ def bind(
         if node.op == "call_function":
             args, kwargs = pytree.tree_map_only(fx.Node, values.__getitem__, (tuple(node.args), dict(node.kwargs)))
             values[node] = node.target(*args, **kwargs)
-        node.meta["val"] = pytree.tree_map_only(Tensor, lambda t: t.to("meta"), values[node])
+        node.meta["val"] = pytree.tree_map_only(Tensor, _stand_in, values[node])
     active = list(active)
     inputs = tuple(Input(n, nodes[n], tuple(tensors[n].shape), tensors[n].dtype) for n in active)
     parameters = {nodes[n].name: Parameter(n, "parameter", t) for n, t in tensors.items() if n not in active}
@@ -147,6 +147,14 @@ def bind(
     expand(program, installed() if registry is None else registry)
     (end,) = program.outputs
     return bound(program, {nodes[n]: tensors[n] for n in active}, end, active, mode, registry=registry, **options)
+
+
+def _stand_in(t: Tensor) -> Tensor:
+    """A meta tensor that lies in its memory as this one does: a view of a part stays one."""
+    if t.layout is not torch.strided:
+        return t.to("meta")
+    size = t.untyped_storage().nbytes() // t.element_size()
+    return torch.empty(size, dtype=t.dtype, device="meta").as_strided(t.shape, t.stride(), t.storage_offset())
 
 
 def bound(

@@ -65,6 +65,8 @@ def _plus(op: str, a: str, b: str, apply: Callable[[Any, Any, Call], Tensor]) ->
 
 def _diff(self: Tensor, n: int, dim: int, prepend: Tensor | None, append: Tensor | None) -> Tensor:
     """Each element less the one before, n times over."""
+    if not n:  # torch adds nothing in front or behind then
+        return self
     parts = [x for x in (prepend, self, append) if x is not None]
     x = torch.cat(parts, dim) if len(parts) > 1 else self
     for _ in range(n):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -40,10 +43,16 @@ def _embedding_bag(
     return (total / sizes.clamp_min(1) if mode == MEAN else total), None, None, None
 
 
+def _counted_from_the_end(weight: Tensor, padding_idx: int | None = None, **rest: Any) -> Any:
+    """In the public op a negative `padding_idx` is a row from the end, in those beneath it there is none then."""
+    if padding_idx is not None and padding_idx < 0:
+        padding_idx += weight.shape[0]
+    takes = inspect.signature(_embedding_bag).parameters
+    return _embedding_bag(weight, padding_idx=padding_idx, **{n: v for n, v in rest.items() if n in takes})
+
+
 ROWS: list[Row] = [
     lookup("aten::embedding", ids="indices", table="weight"),
-    *(
-        compound(f"aten::{name}", written=_embedding_bag)
-        for name in ("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only")
-    ),
+    compound("aten::embedding_bag", written=_counted_from_the_end),
+    *(compound(f"aten::{name}", written=_embedding_bag) for name in ("_embedding_bag", "_embedding_bag_forward_only")),
 ]

@@ -87,6 +87,9 @@ def _pooled(dims: int, find: Callable[[Call], Any]) -> Any:
 def _shared_extremes(r: Any, call: Call) -> Tensor:
     """amax, amin, aminmax: the winners of the dimensions share; several outputs are told apart by the call."""
     x, dims = call.self, call.dim
+    if not x.dim():  # it is its own extremes
+        alone: Tensor = r[0] + r[1] if isinstance(r, tuple) else r
+        return alone
     dims = list(range(x.dim())) if dims is None or dims == [] else [dims] if isinstance(dims, int) else list(dims)
     values = call.output if isinstance(call.output, tuple) else (call.output,)
     back = torch.zeros_like(x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -43,6 +43,14 @@ def _as_strided_scatter(self: Tensor, src: Tensor, size: Any, stride: Any, stora
     return torch.as_strided_scatter(_packed(self), src, size, stride, storage_offset)
 
 
+def _reads_around(bound: Mapping[str, Any]) -> str | None:
+    """Strides go through the memory of an operand, which holds more than its values where it is a view of a part."""
+    traced = bound["self"].meta["val"]
+    if traced.is_contiguous() and traced.storage_offset() == 0:
+        return None
+    return "it goes through the memory of an operand that does not lie there in row order from 0: index or reshape it"
+
+
 BOTH = ("self", "src")
 
 ROWS: list[Row] = [
@@ -58,6 +66,6 @@ ROWS: list[Row] = [
         back=_put(lambda x, call: aten.slice.Tensor(x, call.dim, call.start, call.end, call.step)),
     ),
     move("aten::diagonal_scatter", x=BOTH, back=_put(lambda x, call: x.diagonal(call.offset, call.dim1, call.dim2))),
-    move("aten::as_strided", x="self", back=by_places(_strided), forward=_as_strided),
-    move("aten::as_strided_scatter", x=BOTH, back=_put(_strided), forward=_as_strided_scatter),
+    move("aten::as_strided", x="self", back=by_places(_strided), forward=_as_strided, refuses=_reads_around),
+    move("aten::as_strided_scatter", x=BOTH, back=_put(_strided), forward=_as_strided_scatter, refuses=_reads_around),
 ]

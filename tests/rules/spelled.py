@@ -19,6 +19,8 @@ def back(bound: Bound) -> Outcome:
     t = Tensors(2)
 
     def units(output: Tensor) -> Tensor:
+        if output.is_complex():
+            return torch.complex(t.normal(*output.shape), t.normal(*output.shape))
         return t.normal(*output.shape) if output.is_floating_point() else torch.zeros(output.shape).double()
 
     output = bound.output

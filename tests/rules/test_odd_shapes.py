@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from dlb_core.errors import UnsupportedOpError
+
 from .harness import MODE_NAMES, MODES, ModeName, bind, bind_op, pack
 from .spelled import assert_same, back, floating
 from .tensors import Tensors
@@ -63,6 +65,8 @@ WITHOUT_DIMENSIONS: dict[str, tuple[Any, Arguments]] = {
     "stack": (aten.stack.default, {"tensors": [POINT, T()]}),
     "winner": (aten.max.default, {"self": T(3)}),
     "winners": (aten.max.dim, {"self": POINT, "dim": 0}),
+    "extreme": (aten.amax.default, {"self": POINT, "dim": [-1]}),
+    "extremes": (aten.aminmax.default, {"self": POINT, "dim": 0}),
     "choice": (aten.where.self, {"condition": torch.tensor(True), "self": POINT, "other": T()}),
     "fill": (aten.masked_fill.Tensor, {"self": T(3), "mask": BITS[:, 0], "value": POINT}),
     "picked": (aten.index_select.default, {"self": POINT, "dim": 0, "index": torch.tensor([0])}),
@@ -106,6 +110,8 @@ EMPTY: dict[str, tuple[Any, Arguments]] = {
     "index": (aten.index_select.default, {"self": X, "dim": 0, "index": torch.zeros(0, dtype=torch.int64)}),
     "share": (aten.logsumexp.default, {"self": T(0, 3), "dim": [1]}),
     "compound": (aten.glu.default, {"self": T(0, 4), "dim": -1}),
+    "choice": (aten.div.Tensor_mode, {"self": T(0, 3), "other": T(3), "rounding_mode": None}),
+    "waves": (aten.fft_rfft.default, {"self": T(0, 4)}),
 }
 
 
@@ -159,6 +165,13 @@ def test_a_product_of_a_tensor_with_itself(op: Any, a: str, b: str, turned: bool
     both = back(bind(once, {"x": ONE}, ["x"], mode))
     apart = back(bind_op(op, {a: ONE, b: ONE.t() if turned else ONE}, [a, b], mode))
     torch.testing.assert_close(both["x"], apart[a] + (apart[b].t() if turned else apart[b]))
+
+
+@pytest.mark.parametrize("part", [T(10)[5:], T(4, 2)[:, 0], T(3, 2).t()], ids=["behind", "beside", "turned"])
+def test_strides_through_memory_that_is_not_the_operands(part: torch.Tensor) -> None:
+    """In a graph a value has no memory around it: what eager torch reads there is not known."""
+    with pytest.raises(UnsupportedOpError, match="goes through the memory"):
+        bind_op(aten.as_strided.default, {"self": part, "size": [2], "stride": [1], "storage_offset": 0}, ["self"])
 
 
 def test_every_kind_is_met() -> None:

@@ -99,6 +99,7 @@ CASES: list[Case] = [
     _bag(aten.embedding_bag.padding_idx, 0, "sum"),
     _bag(aten.embedding_bag.padding_idx, 1, "mean, padding", padding=2),
     _bag(aten.embedding_bag.padding_idx, 2, "max, padding", padding=2, last=True),
+    _bag(aten.embedding_bag.padding_idx, 0, "padding from the end", padding=-1),
     _bag(aten.embedding_bag.default, 0, "weights"),
     _bag(aten._embedding_bag.default, 1, "last", last=True),
     _bag(aten._embedding_bag_forward_only.default, 2, "max"),

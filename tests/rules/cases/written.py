@@ -238,6 +238,7 @@ CASES: list[Case] = [
     Case(aten.lstm.data, _packed(4, lanes=2), ("data",), "both ways"),
     Case(aten.kron.default, lambda t: {"self": t(2, 3).contiguous(), "other": t(2).contiguous()}, ("self", "other")),
     Case(aten.diff.default, _x(2, 5, n=2), ("self",)),
+    Case(aten.diff.default, lambda t: {"self": t(2, 5), "n": 0, "prepend": t(2, 1)}, ("self",), "none"),
     Case(
         aten.diff.default,
         lambda t: {"self": t(2, 3), "n": 1, "dim": 0, "prepend": t(1, 3), "append": t(2, 3)},
