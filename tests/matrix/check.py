@@ -71,7 +71,7 @@ def trace(entry: Entry, model: nn.Module, dtype: torch.dtype) -> DLBacktrace:
 
 
 def tracer_of(dlb: DLBacktrace) -> str:
-    return str(getattr(dlb, "tracer", "export"))
+    return dlb.tracer
 
 
 def call(entry: Entry, size: Size, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -110,7 +110,7 @@ def check_forward(entry: Entry, model: nn.Module, exact: nn.Module, dlb: DLBackt
             with torch.no_grad():
                 truth = explained_output(entry, exact(**call(entry, size, torch.float64)))
             rounding = relative(expected.double(), truth)
-            found.expect(apart <= 2 * rounding, f"forward {size}: {apart:.1e} apart (rounding: {rounding:.1e})")
+            found.expect(apart <= 4 * rounding, f"forward {size}: {apart:.1e} apart (rounding: {rounding:.1e})")
 
 
 def relative(one: Tensor, other: Tensor) -> float:

@@ -99,8 +99,15 @@ def _whole(name: str, build: Callable[[], nn.Module], side: int) -> Entry:
     return _entry(f"{name}, whole", lambda: Whole(build()), side, calls=(Size(1, 0),), target=0, tracer="tape")
 
 
+FEW = {
+    "box_score_thresh": 0.0,
+    "box_detections_per_img": 5,
+    "rpn_pre_nms_top_n_test": 50,
+    "rpn_post_nms_top_n_test": 20,
+}
+
 retinanet = partial(torchvision_detector, "retinanet_resnet50_fpn", score_thresh=0.0, detections_per_img=5)
-faster_rcnn = partial(torchvision_detector, "fasterrcnn_resnet50_fpn", box_score_thresh=0.0, box_detections_per_img=5)
+faster_rcnn = partial(torchvision_detector, "fasterrcnn_resnet50_fpn", **FEW)
 ssd300 = partial(ssd, "ssd300_vgg16", score_thresh=0.0, detections_per_img=5)
 ssdlite = partial(ssd, "ssdlite320_mobilenet_v3_large", score_thresh=0.0, detections_per_img=5)
 

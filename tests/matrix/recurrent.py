@@ -14,7 +14,6 @@ from zoo import rows
 
 from .entry import Entry, Size
 
-NO_PACKED = "recurrent ops on packed sequences have no row"
 LENGTH = 5
 WIDTH = 4
 LOOP = {"dynamic": {}, "calls": (Size(3, 0), Size(1, 0)), "note": "as many steps as were traced"}
@@ -150,7 +149,6 @@ ENTRIES = [
             partial(Packed, KINDS[name], both),
             ragged,
             tracer="tape",
-            unsupported=NO_PACKED,
         )
         for name, both in product(("LSTM", "GRU"), (False, True))
     ),
