@@ -24,7 +24,7 @@ test: lint .venv-test/.ready  ## lint and types, then the whole suite
 	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) -q
 
 models: .venv-test/.ready  ## explain every model of the matrix and write docs/models.md
-	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) -q tests/matrix --all-models --document docs/models.md
+	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) -q tests/matrix/test_matrix.py --all-models --document docs/models.md
 
 opinfo: .venv-test/.ready  ## PyTorch's own operator samples through every row (about 5 minutes)
 	PYTHONPATH=tests OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m opinfo

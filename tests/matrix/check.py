@@ -54,7 +54,7 @@ def measure(entry: Entry) -> Measured:
     found.seconds = time.perf_counter() - start
     view = dlb.graph("default")
     ops = [data["op"] for _, data in view.nodes(data=True) if data["op"] != "input"]
-    found.tracer, found.nodes, found.ops = tracer_of(dlb), len(ops), len(set(ops))
+    found.tracer, found.nodes, found.ops = dlb.tracer, len(ops), len(set(ops))
     found.expect(found.tracer == entry.tracer, f"traced by {found.tracer}, not by {entry.tracer}")
     exact = entry.model(torch.float64)
     check_forward(entry, model, exact, dlb, found)
@@ -68,10 +68,6 @@ def measure(entry: Entry) -> Measured:
 def trace(entry: Entry, model: nn.Module, dtype: torch.dtype) -> DLBacktrace:
     dynamic: Any = "auto" if entry.dynamic is None else entry.dynamic
     return DLBacktrace(model, entry.example(dtype=dtype), output=entry.output, dynamic_shapes=dynamic)
-
-
-def tracer_of(dlb: DLBacktrace) -> str:
-    return dlb.tracer
 
 
 def call(entry: Entry, size: Size, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:

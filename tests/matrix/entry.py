@@ -54,7 +54,3 @@ class Entry(Case):
             with torch.no_grad():
                 model(**self.example(SAMPLES))
         return model.to(dtype).eval()
-
-
-#: the size that was traced, alone: for models whose samples or lengths cannot change
-AS_TRACED = (Size(2, 0),)
