@@ -60,7 +60,7 @@ class Deep(nn.Module):
 
 class Cube(nn.Module):
     def forward(self, x):
-        return torch.special.bessel_j0(x)
+        return torch.linalg.matrix_exp(x.unsqueeze(-1) * x.unsqueeze(-2)).sum(-1)  # no pack has a rule
 
 
 def text():

@@ -59,7 +59,7 @@ LOAD, GREY = "model.py:load", ("--input", "grey.png")
         ((LOAD, *GREY, "--output", "logits"), 2, "floating outputs"),
         ((LOAD, *GREY, "--top", "0"), 2, "--top 0"),
         ((LOAD, *GREY, "--device", "toaster"), 2, "--device toaster"),
-        (("model.py:cube", "--input", "row.npy"), 1, "bessel_j0"),
+        (("model.py:cube", "--input", "row.npy"), 1, "linalg_matrix_exp"),
         # where to
         ((LOAD, *GREY, "--out", "model.py"), 2, "no folder"),
         ((LOAD, *GREY, "--out", "."), 2, "current folder"),
