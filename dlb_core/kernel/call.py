@@ -9,6 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+#: Two of the real dtype; a table, since a compiler does not see through `dtype.to_complex()`.
+COMPLEX = {
+    torch.float64: torch.complex128,
+    torch.float32: torch.complex64,
+    torch.float16: torch.complex32,
+    torch.bfloat16: torch.complex64,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Ref:
@@ -134,7 +142,7 @@ class Call:
 
     def _cast(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            dtype = self._dtype.to_complex() if value.is_complex() else self._dtype
+            dtype = COMPLEX[self._dtype] if value.is_complex() else self._dtype
             wrong = value.dtype is not dtype and (value.is_floating_point() or value.is_complex())
             return value.to(dtype) if wrong else value
         if isinstance(value, (tuple, list)):

@@ -28,18 +28,20 @@ def is_complex(value: Any) -> bool:
 class PairCall(Call):
     """A call whose complex tensors read as real ones, with a last dimension for the two parts."""
 
-    __slots__ = ()
+    __slots__ = ("_complex",)
+    _complex: frozenset[str]
 
     @classmethod
     def of(cls, call: Call) -> PairCall:
-        """The same call."""
+        """The same call; which of its tensors are complex is read off the graph once, here."""
         rest = (call._values, call._shapes, call._dtype, call.device)
-        return cls(call.node, call._bound, call._slot, call.receivers, *rest)
+        same = cls(call.node, call._bound, call._slot, call.receivers, *rest)
+        same._complex = _complex_names(call.node)
+        return same
 
     def is_complex(self, name: str) -> bool:
         """Is the argument (or ``output``) complex?"""
-        node = self.node if name == "output" else argument(bound_arguments(self.node), name)
-        return is_complex(node)
+        return name in self._complex
 
     def shape(self, name: str) -> Any:
         shape = super().shape(name)
@@ -76,6 +78,15 @@ class ImaginaryCall(PartCall):
     imaginary: ClassVar[bool] = True
 
 
+def _complex_names(node: fx.Node) -> frozenset[str]:
+    """The arguments with complex values, elements of a list as ``tensors.0``, and ``output``."""
+    values = {"output": node, **bound_arguments(node)}
+    for name, value in list(values.items()):
+        if isinstance(value, (list, tuple)):
+            values |= {f"{name}.{i}": item for i, item in enumerate(value)}
+    return frozenset(name for name, value in values.items() if is_complex(value))
+
+
 def _as_pairs(value: Any) -> Any:
     if isinstance(value, Tensor) and value.is_complex():
         return torch.view_as_real(value.resolve_conj())
@@ -100,15 +111,16 @@ class Pairs(Row):
         formula = self.inner.formula(formulas)
         return None if formula is None else Formula(_in_pairs(formula), formula.reads)
 
-    def view(self, call: Call) -> tuple[Row, PairCall]:
-        return self.inner, PairCall.of(call)
+    def view(self, call: Call) -> tuple[Any, PairCall]:
+        pairs = PairCall.of(call)
+        return self.inner.view(pairs), pairs
 
 
-def _in_pairs(formula: Formula) -> Callable[[tuple[Row, PairCall], Tensor, Any], Shares]:
-    def in_pairs(view: tuple[Row, PairCall], r: Tensor, mode: Any) -> Shares:
+def _in_pairs(formula: Formula) -> Callable[[tuple[Any, PairCall], Tensor, Any], Shares]:
+    def in_pairs(view: tuple[Any, PairCall], r: Tensor, mode: Any) -> Shares:
         """The formula of the map between pairs."""
-        row, call = view
-        shares = formula.run(row.view(call), _as_pairs(r), mode)
+        inner, call = view
+        shares = formula.run(inner, _as_pairs(r), mode)
         whole = {
             name: torch.view_as_complex(share.contiguous()) if call.is_complex(name) else share
             for name, share in shares.relevance.items()
@@ -136,19 +148,20 @@ class ByParts(Row):
         formula = self.inner.formula(formulas)
         return None if formula is None else Formula(_part_by_part(formula), formula.reads)
 
-    def view(self, call: Call) -> tuple[Row, PairCall, PairCall]:
-        return self.inner, PartCall.of(call), ImaginaryCall.of(call)
+    def view(self, call: Call) -> tuple[Any, Any, PairCall]:
+        real, imaginary = PartCall.of(call), ImaginaryCall.of(call)
+        return self.inner.view(real), self.inner.view(imaginary), real
 
 
-def _part_by_part(formula: Formula) -> Callable[[tuple[Row, PairCall, PairCall], Tensor, Any], Shares]:
-    def part_by_part(view: tuple[Row, PairCall, PairCall], r: Tensor, mode: Any) -> Shares:
+def _part_by_part(formula: Formula) -> Callable[[tuple[Any, Any, PairCall], Tensor, Any], Shares]:
+    def part_by_part(view: tuple[Any, Any, PairCall], r: Tensor, mode: Any) -> Shares:
         """The formula once for the real parts and once for the imaginary ones."""
-        row, first, second = view
-        real = formula.run(row.view(first), r.real, mode)
-        imaginary = formula.run(row.view(second), r.imag, mode)
+        first, second, call = view
+        real = formula.run(first, r.real, mode)
+        imaginary = formula.run(second, r.imag, mode)
         whole = {
             name: torch.complex(share, imaginary.relevance[name])
-            if first.is_complex(name)
+            if call.is_complex(name)
             else share + imaginary.relevance[name]
             for name, share in real.relevance.items()
         }
