@@ -7,6 +7,7 @@ exactly. Beyond that magnitudes are shared by the inputs' alone, over all that t
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,12 +36,19 @@ def _dims(call: PairCall) -> list[int]:
     return [d % size for d in ([call.dim] if isinstance(call.dim, int) else call.dim)]
 
 
-def _transformed(op: Any, x: Tensor, call: PairCall, dims: list[int]) -> Tensor:
+@dataclass(frozen=True)
+class Transform:
+    """An op and the names of its arguments after the first, read off its schema once."""
+
+    op: Any
+    rest: tuple[str, ...]
+
+
+def _transformed(transform: Transform, x: Tensor, call: PairCall, dims: list[int]) -> Tensor:
     """The op along other dimensions, from pairs to pairs."""
     dim: Any = dims[0] if isinstance(call.dim, int) else dims
-    names = [argument.name for argument in op._schema.arguments[1:]]
-    rest = [dim if name == "dim" else getattr(call, name) for name in names]
-    y: Tensor = op(torch.view_as_complex(x.contiguous()) if call.is_complex("self") else x, *rest)
+    rest = [dim if name == "dim" else getattr(call, name) for name in transform.rest]
+    y: Tensor = transform.op(torch.view_as_complex(x.contiguous()) if call.is_complex("self") else x, *rest)
     return torch.view_as_real(y.resolve_conj()) if call.is_complex("output") else y
 
 
@@ -50,7 +58,7 @@ def _sizes(call: PairCall, name: str, dims: list[int]) -> list[int]:
     return [shape[d] for d in dims] + ([2] if call.is_complex(name) else [])
 
 
-def _weights(op: Any, call: PairCall) -> Tensor:
+def _weights(transform: Transform, call: PairCall) -> Tensor:
     """[inputs, outputs] along the transformed dimensions; -1 stands for weights that are not written out."""
     dims = _dims(call)
     sizes = _sizes(call, "self", dims)
@@ -58,13 +66,13 @@ def _weights(op: Any, call: PairCall) -> Tensor:
     if count > DENSE:
         return torch.full((), -1.0, dtype=call.dtype, device=call.device)
     units = torch.eye(count, dtype=call.dtype, device=call.device).reshape(count, *sizes)
-    return _transformed(op, units, call, list(range(1, len(dims) + 1))).reshape(count, -1)
+    return _transformed(transform, units, call, list(range(1, len(dims) + 1))).reshape(count, -1)
 
 
-def _apply(op: Any, x: Tensor, w: Tensor, call: PairCall) -> Tensor:
+def _apply(transform: Transform, x: Tensor, w: Tensor, call: PairCall) -> Tensor:
     dims = _dims(call)
     if not w.dim():  # -1: the transform; its magnitude 1: a plain sum
-        signed, plain = _transformed(op, x, call, dims), _spread(x, call, dims)
+        signed, plain = _transformed(transform, x, call, dims), _spread(x, call, dims)
         mixed: Tensor = ((1 - w) * signed + (1 + w) * plain) / 2
         return mixed
     parts = int(call.is_complex("self"))
@@ -88,7 +96,9 @@ def _spread(x: Tensor, call: PairCall, dims: list[int]) -> Tensor:
 
 def _row(name: str) -> Row:
     op = getattr(aten, name).default
-    return pairs(linear(f"aten::{name}", x="self", weights=partial(_weights, op), apply=partial(_apply, op)))
+    transform = Transform(op, tuple(argument.name for argument in op._schema.arguments[1:]))
+    weights, apply = partial(_weights, transform), partial(_apply, transform)
+    return pairs(linear(f"aten::{name}", x="self", weights=weights, apply=apply))
 
 
 def _stft(
