@@ -39,6 +39,7 @@ NEGATIVE: dict[str, Spelling] = {
     "squeeze": (aten.unsqueeze.default, {"self": X, "dim": -2}, {"dim": 2}),
     "flip": (aten.flip.default, {"self": X, "dims": [-1]}, {"dims": [2]}),
     "winners": (aten.max.dim, {"self": X, "dim": -2}, {"dim": 1}),
+    "waves": (aten.fft_rfft.default, {"self": X, "dim": -2}, {"dim": 1}),
     "index": (aten.select.int, {"self": X, "dim": -1, "index": -3}, {"dim": 2, "index": 1}),
     "slice": (aten.slice.Tensor, {"self": X, "dim": -1, "start": -3, "end": -1}, {"dim": 2, "start": 1, "end": 3}),
     "beyond": (aten.slice.Tensor, {"self": X, "dim": 1, "start": -99, "end": 99}, {"start": 0, "end": 3}),
