@@ -113,7 +113,7 @@ ssdlite = partial(ssd, "ssdlite320_mobilenet_v3_large", score_thresh=0.0, detect
 
 ENTRIES = [
     _hf("DETR", detr, 64),
-    _hf("YOLOS", yolos, 32),
+    _hf("YOLOS", yolos, 32, kept=("constant:vit.embeddings.cls_token", "constant:vit.embeddings.detection_tokens")),
     _entry("RetinaNet, backbone and heads", lambda: Heads(retinanet()), 64),
     _entry("SSD300, backbone and heads", lambda: Heads(ssd300()), 300, calls=(Size(2, 0), Size(1, 0))),
     _entry("SSDlite, backbone and heads", lambda: Heads(ssdlite()), 320),

@@ -18,7 +18,7 @@ from zoo import named, rows
 
 from .entry import Entry, Size
 
-SAME_LENGTH = (Size(3, 0), Size(1, 0))
+SAME_SIZE = (Size(3, 0), Size(1, 0))
 
 
 class UNet(nn.Module):
@@ -99,12 +99,23 @@ def segformer() -> nn.Module:
     )  # fmt: skip
 
 
-def _image(name: str, build: Callable[[], nn.Module], size: int, **more: Any) -> Entry:
-    return Entry(name, build, rows(3, size, size), family="vision", calls=SAME_LENGTH, **more)
+def _image(name: str, build: Callable[[], nn.Module], size: int, argument: str = "x", **more: Any) -> Entry:
+    inputs = named(argument, torch.randn, 3, size, size)
+    return Entry(name, build, inputs, explained=(argument,), family="vision", calls=SAME_SIZE, **more)
+
+
+def _free(name: str, build: Callable[[], nn.Module], side: int, more: int, **rest: Any) -> Entry:
+    """Height and width may change, on request."""
+
+    def inputs(batch: int, length: int) -> dict[str, Tensor]:
+        return rows(3, length, length)(batch, length)
+
+    calls = (Size(3, more), Size(1, 0))
+    return Entry(name, build, inputs, side, family="vision", dynamic={"x": (2, 3)}, calls=calls, **rest)
 
 
 ENTRIES = [
-    _image("resnet18", classifier("resnet18"), 64),
+    _free("resnet18", classifier("resnet18"), 64, 16),
     _image("resnet50", classifier("resnet50"), 64),
     _image("vgg16", partial(vgg, "vgg16"), 64),
     _image("vgg16_bn", partial(vgg, "vgg16_bn"), 64),
@@ -122,8 +133,8 @@ ENTRIES = [
     _image("inception_v3", classifier("inception_v3", init_weights=False, aux_logits=False), 96),
     _image("squeezenet1_1", classifier("squeezenet1_1"), 64),
     _image("mnasnet0_5", classifier("mnasnet0_5"), 64),
-    _image("unet, transposed", partial(UNet, True), 16, fast=True),
-    _image("unet, bilinear", partial(UNet, False), 16),
+    _free("unet, transposed", partial(UNet, True), 16, 4, fast=True),
+    _free("unet, bilinear", partial(UNet, False), 16, 4),
     _image("fcn_resnet50", partial(segmentation.fcn_resnet50, weights=None, weights_backbone=None, num_classes=4), 64),
     _image(
         "deeplabv3_resnet50",
@@ -134,13 +145,7 @@ ENTRIES = [
         "lraspp_mobilenet_v3",
         partial(segmentation.lraspp_mobilenet_v3_large, weights=None, weights_backbone=None, num_classes=4),
         64,
+        "input",
     ),
-    Entry(
-        "segformer",
-        segformer,
-        named("pixel_values", torch.randn, 3, 32, 32),
-        explained=("pixel_values",),
-        family="vision",
-        calls=SAME_LENGTH,
-    ),
+    _image("segformer", segformer, 32, "pixel_values"),
 ]
