@@ -25,13 +25,11 @@ MAMBA = {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
 GEMMA = {"head_dim": 8, "sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]}
 
 
-def hf(name: str, head: str, *, attention: str | None = None, **config: Any) -> Callable[[], nn.Module]:
-    """A class of transformers by its name, from a config with these values and no pretrained weights."""
+def hf(name: str, head: str, *, settings: str = "", **config: Any) -> Callable[[], nn.Module]:
+    """A class of transformers by its name, from a config with these values; `settings`: its config has another name."""
 
     def build() -> nn.Module:
-        settled = getattr(transformers, f"{name}Config")(vocab_size=VOCABULARY, pad_token_id=0, **config)
-        if attention is not None:
-            settled._attn_implementation = attention
+        settled = getattr(transformers, f"{settings or name}Config")(vocab_size=VOCABULARY, pad_token_id=0, **config)
         model: nn.Module = getattr(transformers, f"{name}{head}")(settled)
         return model
 
@@ -115,9 +113,7 @@ ENTRIES = [
     _decoder("Qwen2", num_key_value_heads=2, **POSITIONS, **SLIM),
     _decoder("Qwen3", num_key_value_heads=2, head_dim=8, **POSITIONS, **SLIM),
     _decoder("Mistral", num_key_value_heads=2, sliding_window=5, **POSITIONS, **SLIM),
-    _decoder(
-        "Gemma3Text", title="Gemma3", head="Gemma3ForCausalLM", num_key_value_heads=2, **GEMMA, **POSITIONS, **SLIM
-    ),
+    _decoder("Gemma3", settings="Gemma3Text", num_key_value_heads=2, **GEMMA, **POSITIONS, **SLIM),
     _decoder("Phi3", num_key_value_heads=2, **POSITIONS, **SLIM),
     _decoder(
         "OPT",
