@@ -94,11 +94,11 @@ def _as_pairs(value: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs(Row):
-    """A linear map that mixes real and imaginary parts: `inner` is that map between real pairs."""
+class _OfParts(Row):
+    """A row on complex values that asks another one about their parts."""
 
     kind: ClassVar[str] = "complex"
-    inner: Linear | Bilinear
+    inner: Row
 
     @property
     def carriers(self) -> tuple[str, ...]:
@@ -106,6 +106,11 @@ class Pairs(Row):
 
     def role(self, name: str) -> tuple[str, ...]:
         return self.inner.role(name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs(_OfParts):
+    """A linear map that mixes real and imaginary parts: `inner` is that map between real pairs."""
 
     def formula(self, formulas: Mapping[str, Formula]) -> Formula | None:
         formula = self.inner.formula(formulas)
@@ -131,18 +136,8 @@ def _in_pairs(formula: Formula) -> Callable[[tuple[Any, PairCall], Tensor, Any],
 
 
 @dataclass(frozen=True, kw_only=True)
-class ByParts(Row):
+class ByParts(_OfParts):
     """An op with real weights on complex values: `inner` for the real parts and for the imaginary ones."""
-
-    kind: ClassVar[str] = "complex"
-    inner: Row
-
-    @property
-    def carriers(self) -> tuple[str, ...]:
-        return self.inner.carriers
-
-    def role(self, name: str) -> tuple[str, ...]:
-        return self.inner.role(name)
 
     def formula(self, formulas: Mapping[str, Formula]) -> Formula | None:
         formula = self.inner.formula(formulas)
