@@ -75,7 +75,8 @@ def _trace(loaded: LoadedModel, inputs: Inputs, args: argparse.Namespace) -> DLB
     if not inputs.tensors and not (args.plan and isinstance(loaded.model, ExportedProgram)):
         raise UsageError("there is nothing to explain: give at least one --input FILE")
     output = int(args.output) if args.output is not None and args.output.isdecimal() else args.output
-    return DLBacktrace(loaded.model, inputs.call(loaded.device), device=args.device, output=output)
+    call = inputs.call(loaded.device)
+    return DLBacktrace(loaded.model, call, device=args.device, tracer=args.tracer, output=output)
 
 
 def _positional(inputs: Inputs, device: torch.device) -> tuple[Any, ...]:

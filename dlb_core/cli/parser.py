@@ -7,7 +7,7 @@ import logging
 from typing import Any, NoReturn
 
 from dlb_core import __version__
-from dlb_core.choices import BIAS_POLICIES, SEEDS, TASKS
+from dlb_core.choices import BIAS_POLICIES, SEEDS, TASKS, TRACERS
 from dlb_core.cli.failure import UsageError
 
 EXPLAIN_EXAMPLES = """\
@@ -87,6 +87,9 @@ def _add_explain(commands: Any) -> None:
     )
     parser.add_argument("--trust", action="store_true", help="load a .pt2 file, which can run code")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: where the model is)")
+    parser.add_argument(
+        "--tracer", choices=TRACERS, default="auto", help="how the model is traced (default: export, else the tape)"
+    )
     parser.add_argument("--output", metavar="NAME", help="which output to explain, by name or number")
 
     data = parser.add_argument_group("inputs")

@@ -208,3 +208,11 @@ def test_without_pillow_arrays_work_and_images_say_what_to_install(dlb, place, m
     image = dlb("explain", "model.py:load", "--input", "grey.png", "--out", "other")
     assert image.code == 2
     assert 'pip install "dlb-core[viz]"' in image.err
+
+
+def test_either_tracer_gives_the_same_page(dlb):
+    exported, recorded = (
+        dlb("explain", "model.py:load", "--input", "grey.png", "--tracer", tracer) for tracer in ("export", "tape")
+    )
+    assert recorded.code == 0
+    assert recorded.out == exported.out
