@@ -210,7 +210,7 @@ def test_without_pillow_arrays_work_and_images_say_what_to_install(dlb, place, m
     assert 'pip install "dlb-core[viz]"' in image.err
 
 
-def test_either_tracer_gives_the_same_page(dlb):
+def test_either_tracer_gives_the_same_page(dlb, place):
     exported, recorded = (
         dlb("explain", "model.py:load", "--input", "grey.png", "--tracer", tracer) for tracer in ("export", "tape")
     )
