@@ -9,6 +9,7 @@ from . import (
     complex_numbers,
     functions,
     linear_maps,
+    losses,
     moves,
     picks,
     pointwise,
@@ -21,6 +22,6 @@ from . import (
 
 FAMILIES = (
     *(linear_maps, accumulating, pointwise, functions, moves, picks, winners, assembling),
-    *(writes, sampling, complex_numbers, weighted, written),
+    *(writes, sampling, complex_numbers, weighted, written, losses),
 )
 CASES: list[Case] = [case for family in FAMILIES for case in family.CASES]
