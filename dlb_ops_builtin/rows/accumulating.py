@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlb_core.rules import Call, Row, Shares, accumulate, choice, linear, move, rule
+from dlb_core.rules import Call, Row, Shares, accumulate, choice, compound, linear, move, rule
 from dlb_ops_builtin.rows.places import by_numbers, by_places, constant_of
 
 aten = torch.ops.aten
@@ -140,6 +140,16 @@ def _put(op: str, name: str, places: Places, moved: Callable[..., Tensor], index
     return choice(op, ("self", name), lambda arguments: adds if arguments["accumulate"] else writes)
 
 
+def _combined(self: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str) -> Tensor:
+    if reduce == "add":
+        return self.scatter_add(dim, index, src)
+    return self.scatter_reduce(dim, index, src, "prod")
+
+
+def _combined_value(self: Tensor, dim: int, index: Tensor, value: float, reduce: str) -> Tensor:
+    return _combined(self, dim, index, torch.full_like(index, value, dtype=self.dtype), reduce)
+
+
 def _col2im(x: Tensor, w: None, call: Call) -> Tensor:
     y: Tensor = aten.col2im(x, call.output_size, call.kernel_size, call.dilation, call.padding, call.stride)
     return y
@@ -155,6 +165,8 @@ ROWS: list[Row] = [
     ),
     accumulate("aten::scatter_add", x=("self", "src"), apply=_added("src", _each), reads=("index",)),
     _reduction("aten::scatter_reduce.two", "src", _each),
+    compound("aten::scatter.reduce", written=_combined),
+    compound("aten::scatter.value_reduce", written=_combined_value),
     _reduction("aten::index_reduce", "source", _along),
     _put(
         "aten::index_put",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dlb_core.rules import Call, Row, compound, share
@@ -133,7 +132,7 @@ def _alignments(x: Tensor, call: Call) -> Tensor:
     counts = torch.where(total > 0, counts / total, used / used.sum((0, 2), keepdim=True))
     if call.reduction == MEAN:
         loss = loss / sizes.clamp_min(1)
-    weights = (counts * loss.abs().unsqueeze(-1)).nan_to_num(0.0, 0.0, 0.0)
+    weights: Tensor = (counts * loss.abs().unsqueeze(-1)).nan_to_num(0.0, 0.0, 0.0)
     return weights.reshape(call.shape("log_probs"))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlb_core.rules import Call, Row, Shares, choice, elementwise, is_complex, move, rule, sum_to
+from dlb_core.rules import Call, Row, Shares, choice, compound, elementwise, is_complex, move, rule, sum_to
 
 
 def _as_complex(r: Tensor, call: Call) -> Tensor:
@@ -34,6 +34,14 @@ def modulus(call: Call, r: Tensor, mode: Any) -> Shares:
 
 plain = elementwise("aten::abs", x="self")
 
+
+def _angle(self: Tensor) -> Tensor:
+    """By the two parts of a complex number; a real one has 0 or pi, a step that ends activity."""
+    if self.is_complex():
+        return torch.atan2(self.imag, self.real)
+    return torch.zeros_like(self).masked_fill(self < 0, torch.pi)
+
+
 ROWS: list[Row] = [
     move("aten::view_as_complex", back=lambda r, call: torch.view_as_real(r.resolve_conj())),
     move("aten::view_as_real", back=_as_complex),
@@ -45,5 +53,6 @@ ROWS: list[Row] = [
         elementwise(f"aten::{name}")  # the imaginary part changes its sign
         for name in ("conj", "_conj", "conj_physical", "_conj_physical", "resolve_conj", "resolve_neg", "_neg_view")
     ),
+    compound("aten::angle", written=_angle),
     choice("aten::abs", "self", lambda arguments: modulus if is_complex(arguments["self"]) else plain),
 ]

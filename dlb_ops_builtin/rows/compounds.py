@@ -58,6 +58,17 @@ def _addcdiv(self: Tensor, tensor1: Tensor, tensor2: Tensor, value: float) -> Te
     return torch.add(self, tensor1 / tensor2, alpha=value)
 
 
+def _conv_tbc(self: Tensor, weight: Tensor, bias: Tensor, pad: int) -> Tensor:
+    """A convolution of [time, batch, channels]."""
+    y = F.conv1d(self.permute(1, 2, 0), weight.permute(2, 1, 0), bias, padding=pad)
+    return y.permute(2, 0, 1)
+
+
+def _rrelu(self: Tensor, lower: float, upper: float) -> tuple[Tensor, None]:
+    """In evaluation: the slope in the middle, and no noise."""
+    return F.leaky_relu(self, (lower + upper) / 2), None
+
+
 ROWS: list[Row] = [
     compound("aten::glu", written=_glu),
     compound("aten::bilinear", written=_bilinear),
@@ -65,6 +76,12 @@ ROWS: list[Row] = [
     compound("aten::pairwise_distance", written=_pairwise_distance),
     compound("aten::cdist", written=_cdist),
     compound("aten::_cdist_forward", written=_cdist),
+    compound("aten::conv_tbc", written=_conv_tbc),
+    compound(
+        "aten::rrelu_with_noise_functional",
+        written=_rrelu,
+        refuses=lambda arguments: "it draws its slopes at random" if arguments["training"] else None,
+    ),
     compound("aten::addcmul", written=_addcmul),
     compound("aten::addcdiv", written=_addcdiv),
 ]

@@ -23,6 +23,7 @@ DENSE = 2048
 TRANSFORMS = (
     *("fft_fft", "fft_ifft", "fft_rfft", "fft_irfft", "fft_hfft", "fft_ihfft"),
     *("fft_fft2", "fft_ifft2", "fft_rfft2", "fft_irfft2", "fft_fftn", "fft_ifftn", "fft_rfftn", "fft_irfftn"),
+    *("fft_hfft2", "fft_ihfft2", "fft_hfftn", "fft_ihfftn"),
     *("_fft_c2c", "_fft_r2c", "_fft_c2r"),
 )
 

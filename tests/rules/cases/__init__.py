@@ -7,6 +7,7 @@ from . import (
     accumulating,
     assembling,
     complex_numbers,
+    curves,
     functions,
     linear_maps,
     losses,
@@ -22,6 +23,6 @@ from . import (
 
 FAMILIES = (
     *(linear_maps, accumulating, pointwise, functions, moves, picks, winners, assembling),
-    *(writes, sampling, complex_numbers, weighted, written, losses),
+    *(writes, sampling, complex_numbers, weighted, written, losses, curves),
 )
 CASES: list[Case] = [case for family in FAMILIES for case in family.CASES]

@@ -49,6 +49,7 @@ MORE_COMPARISONS: dict[str, Use] = {
     "aten::bucketize": _call(aten.bucketize.Tensor, X, X),
 }
 STEPS: dict[str, Use] = {
+    "aten::special_round": _call(aten.special_round.default, X),
     **{f"aten::{n}": _call(getattr(aten, n).default, X) for n in ("floor", "ceil", "round", "trunc", "sign")},
     **{f"aten::{n}": _call(getattr(aten, n).default, X) for n in ("argmax", "argmin")},
     "aten::floor_divide": _call(aten.floor_divide.default, X, X),
