@@ -7,11 +7,13 @@ exactly. Beyond that magnitudes are shared by the inputs' alone, over all that t
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dlb_core.rules import PairCall, Row, compound, linear, move, pairs
@@ -123,6 +125,46 @@ def _stft(
     return y if return_complex else torch.view_as_real(y)
 
 
+def _istft(
+    self: Tensor,
+    n_fft: int,
+    hop_length: int | None,
+    win_length: int | None,
+    window: Tensor | None,
+    center: bool,
+    normalized: bool,
+    length: int | None,
+) -> Tensor:
+    """A frame for each transform, a window on each, laid over each other and divided by the windows' squares."""
+    norm = "ortho" if normalized else None
+    half = aten.slice.Tensor(self, -2, 0, n_fft // 2 + 1)  # of a whole transform, the half that torch reads
+    frames = torch.fft.irfft(half.transpose(-1, -2), n_fft, norm=norm)
+    if window is None:
+        window = frames.new_ones(n_fft if win_length is None else win_length)
+    left = (n_fft - window.shape[0]) // 2
+    window = aten.constant_pad_nd.default(window, [left, n_fft - window.shape[0] - left])
+    hop = n_fft // 4 if hop_length is None else hop_length
+    whole = _overlaid(frames * window, hop)
+    weight = _overlaid(window.square().expand(frames.shape[-2], n_fft), hop)
+    start = n_fft // 2 if center else 0
+    end = start + length if length is not None else whole.shape[-1] - start
+    y: Tensor = aten.slice.Tensor(whole, -1, start, end) / aten.slice.Tensor(weight, -1, start, end)
+    missing = 0 if length is None else length - y.shape[-1]
+    return F.pad(y, [0, missing]) if missing else y
+
+
+def _overlaid(frames: Tensor, hop: int) -> Tensor:
+    """[..., frames, samples] added up where they overlap: each begins `hop` samples after the one before."""
+    count, size = frames.shape[-2:]
+    flat = frames.reshape(-1, count, size).transpose(1, 2)
+    line: Tensor = aten.col2im.default(flat, [1, size + hop * (count - 1)], [1, size], [1, 1], [0, 0], [1, hop])
+    return line.reshape([*frames.shape[:-2], -1])
+
+
+def _istft_refuses(arguments: Mapping[str, Any]) -> str | None:
+    return "a signal of complex numbers has no written form" if arguments["return_complex"] else None
+
+
 def _shifted(name: str) -> Row:
     shift = getattr(torch.fft, name.removeprefix("fft_"))
     return move(f"aten::{name}", x="self", back=by_places(lambda x, call: shift(x, call.dim)))
@@ -132,4 +174,5 @@ ROWS: list[Row] = [
     *(_row(name) for name in TRANSFORMS),
     *(_shifted(name) for name in ("fft_fftshift", "fft_ifftshift")),
     compound("aten::stft.default", written=_stft),
+    compound("aten::istft", written=_istft, refuses=_istft_refuses),
 ]

@@ -39,6 +39,11 @@ def _framed(t: Tensors) -> Arguments:
     return {"self": t(2, 20), "n_fft": 8, "window": t.positive(6), **rest}
 
 
+def _spectrum(t: Tensors) -> Arguments:
+    rest = {"hop_length": 3, "win_length": 6, "center": True, "normalized": True, "onesided": None, "length": 11}
+    return {"self": z(t, 2, 5, 4), "n_fft": 8, "window": t.positive(6), **rest}
+
+
 def _each(op: Any, arguments: Any, label: str = "") -> list[Case]:
     return [Case(op, arguments, active, label) for active in (("self", "other"), ("self",), ("other",))]
 
@@ -80,6 +85,9 @@ CASES: list[Case] = [
     _real(aten.fft_fftshift, 2, 5),
     _real(aten.fft_ifftshift, 3, 5, dim=[1]),
     Case(aten.stft.default, _framed, ("self",)),
+    Case(aten.istft.default, _spectrum, ("self",)),
+    _complex(aten.istft, 2, 8, 4, n_fft=8, onesided=False),
+    _complex(aten.istft, 5, 4, n_fft=8, center=False, length=16),
     Case(aten.view_as_complex.default, lambda t: {"self": t(2, 3, 2).contiguous()}, ("self",)),
     *(_complex(op, 2, 3) for op in (aten.view_as_real,)),
     *(_complex(op, 2, 3) for op in (aten.real, aten.imag, aten.abs, aten.angle)),
