@@ -83,7 +83,7 @@ def _multi_margin(
 ) -> Tensor:
     """max(0, margin - x_label + x_i)^p over the other classes."""
     x, label = (self, target.reshape(-1, 1)) if self.dim() == 2 else (self.unsqueeze(0), target.reshape(1, 1))
-    over = (x - x.gather(1, label) + margin).clamp_min(0)
+    over = (margin - x.gather(1, label) + x).clamp_min(0)  # as torch's own decomposition adds them
     over = over if p == 1 else over * over
     if weight is not None:
         over = over * aten.index.Tensor(weight, [label])
