@@ -86,6 +86,10 @@ MODULES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "RNNCell": (nn.RNNCell(6, 5), (6,)),
     "GRUCell": (nn.GRUCell(6, 5), (6,)),
     "LSTMCell": (_first(nn.LSTMCell(6, 5)), (6,)),
+    "AdaptiveLogSoftmaxWithLoss": (
+        Of(nn.AdaptiveLogSoftmaxWithLoss(6, 10, [4, 7]), lambda m, x: m(x, torch.tensor([1, 5]))[0]),
+        (6,),
+    ),
     "MultiheadAttention": (Of(nn.MultiheadAttention(6, 2, batch_first=True), lambda m, x: m(x, x, x)[0]), LINE),
     "TransformerEncoderLayer": (nn.TransformerEncoderLayer(6, 2, 8, batch_first=True), LINE),
     "TransformerDecoderLayer": (_decoded(nn.TransformerDecoderLayer(6, 2, 8, batch_first=True)), LINE),
@@ -135,7 +139,7 @@ LOOKUPS: dict[str, nn.Module] = {
 #: no functions of one tensor: containers, what has no forward of its own, and what is not in evaluation mode's reach
 OTHERS = {
     *("Module", "Sequential", "ModuleList", "ModuleDict", "ParameterList", "ParameterDict", "Container"),
-    *("RNNBase", "RNNCellBase", "SyncBatchNorm", "AdaptiveLogSoftmaxWithLoss", "DataParallel"),
+    *("RNNBase", "RNNCellBase", "SyncBatchNorm", "DataParallel"),
 }
 #: no rows yet
 PENDING: set[str] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -220,6 +221,12 @@ def test_no_function_is_forgotten() -> None:
     assert sorted(public() - FUNCTIONS.keys() - LOOKUPS.keys() - REASONS.keys()) == []
     assert sorted((FUNCTIONS.keys() | LOOKUPS.keys() | REASONS.keys()) - public()) == []
     assert sorted(REASONS.keys() & (FUNCTIONS.keys() | LOOKUPS.keys())) == []
+
+
+@pytest.mark.parametrize("name", sorted(name for name in dir(nn) if name.endswith(("Loss", "Loss2d"))))
+def test_a_loss_module_is_one_of_these_functions(name: str) -> None:
+    called = set(re.findall(r"\bF\.(\w+)\(", inspect.getsource(getattr(nn, name).forward)))
+    assert called & FUNCTIONS.keys() or name == "AdaptiveLogSoftmaxWithLoss"  # which is with the modules
 
 
 def test_a_new_function_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
