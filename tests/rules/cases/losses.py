@@ -109,6 +109,22 @@ def _aligned(reduction: int, *, flat: bool = False) -> Any:
     return make
 
 
+def _impossible(reduction: int) -> Any:
+    """The first label does not fit into the steps: its loss is infinite, and set to zero."""
+
+    def make(t: Tensors) -> Arguments:
+        lengths = {"input_lengths": torch.tensor([3, 3]), "target_lengths": torch.tensor([3, 1])}
+        rest = {"targets": torch.tensor([[1, 1, 2], [2, 0, 0]]), "reduction": reduction, "zero_infinity": True}
+        return {"log_probs": t(3, 2, 3).log_softmax(-1), **lengths, **rest}
+
+    return make
+
+
+def _alone(t: Tensors) -> Arguments:
+    lengths = {"input_lengths": [3], "target_lengths": [2]}
+    return {"log_probs": t(4, 3).log_softmax(-1), "targets": torch.tensor([1, 2]), **lengths, "reduction": 1}
+
+
 def _first(op: Any, **numbers: Any) -> Any:
     """The loss of an op that has a second output, as a function of tensors."""
     return lambda **tensors: op(**tensors, **numbers)[0]
@@ -208,4 +224,6 @@ CASES: list[Case] = [
     ),
     *(Case(aten.ctc_loss.IntList, _aligned(r), ("log_probs",), str(r)) for r in REDUCTIONS),
     Case(aten.ctc_loss.IntList, _aligned(1, flat=True), ("log_probs",), "flat"),
+    *(Case(aten.ctc_loss.Tensor, _impossible(r), ("log_probs",), f"impossible {r}") for r in REDUCTIONS),
+    Case(aten.ctc_loss.IntList, _alone, ("log_probs",), "one sample"),
 ]
