@@ -241,3 +241,21 @@ def test_experts_in_a_python_loop(name: str) -> None:
         ends = [*relevance.ledger.inputs.values(), *relevance.ledger.accounts.values()]
         assert sum(ends) == pytest.approx(100 * len(inputs["input_ids"]), rel=1e-9)
         assert all(bool((relevance[key] != 0).any()) for key in inputs)
+
+
+def test_numbers_that_the_model_draws_are_constants_of_the_call() -> None:
+    class Drawn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x) + torch.randn(3, generator=torch.Generator().manual_seed(3))
+
+    torch.manual_seed(0)
+    model, x = Drawn().eval(), torch.randn(2, 4)
+    dlb = DLBacktrace(model, x)  # a generator is no input that torch.export can write down for us
+    assert dlb.tracer == "tape"
+    done = dlb.explain(x, mode="epsilon", target=0)
+    assert torch.equal(done.output, model(x))
+    assert done.ledger.check() == []

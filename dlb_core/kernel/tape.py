@@ -151,6 +151,8 @@ class Tape(TorchDispatchMode):
         if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
             return result  # Python's from here on
         given = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if not given and torch.Tag.nondeterministic_seeded in func.tags:
+            return result  # drawn once: `node_of` takes the numbers for a constant of this call
         if isinstance(result, Tensor) and any(result is tensor for tensor in given):
             source = self.node_of(result)  # dropout in eval mode: nothing but its place in the model
             self._memory.renew(result, self._emit(aten.clone.default, (source,), {}, source.meta["val"]))

@@ -189,7 +189,7 @@ def _read(
             tensor = tensors[str(spec.target)].detach()
             parameters[spec.arg.name] = Parameter(str(spec.target), _KINDS[spec.kind], tensor)
         else:
-            raise TraceError(f"the exported program takes {spec.kind.name.lower()} inputs, which dlb does not support")
+            raise ExportError(f"the exported program takes {spec.kind.name.lower()} inputs, which dlb does not support")
     if device is None:
         device = next((p.tensor.device for p in parameters.values()), torch.device("cpu"))
     else:
@@ -201,7 +201,7 @@ def _read(
         if spec.kind is OutputKind.USER_OUTPUT:
             outputs.append(value)
         elif spec.kind is not OutputKind.BUFFER_MUTATION:
-            raise TraceError(
+            raise ExportError(
                 f"the exported program has outputs of kind {spec.kind.name.lower()}, which dlb does not support"
             )
     out_node.args = (tuple(outputs),)  # what a buffer would become is nobody's output here

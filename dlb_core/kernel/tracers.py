@@ -38,9 +38,9 @@ def trace(
         try:
             return trace_export(model, args, kwargs, dynamic_shapes=dynamic_shapes, device=device, fakes=fakes)
         except ExportError as error:
-            if tracer == "export":
+            if tracer == "export" or isinstance(model, ExportedProgram):
                 raise
-            program = trace_tape(model, args, kwargs, device=device)  # type: ignore[arg-type]
+            program = trace_tape(model, args, kwargs, device=device)
             log.warning("%s: every call is recorded instead, which costs a forward pass more", first_line(error))
             return program
     if isinstance(model, ExportedProgram):
