@@ -112,6 +112,7 @@ def test_ctrl_c_ends_with_130(place):
         [sys.executable, "-m", "dlb_core.cli", "explain", "slow.py:load", "--input", "grey.png"],
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     deadline = time.monotonic() + 60
     while not os.path.exists("ready") and time.monotonic() < deadline:
