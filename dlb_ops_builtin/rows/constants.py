@@ -34,7 +34,7 @@ FRESH = (
     *("tril_indices", "triu_indices", "fft_fftfreq", "fft_rfftfreq"),
     *("hann_window", "hamming_window", "blackman_window", "bartlett_window", "kaiser_window"),
 )
-SIZES = ("sym_size", "sym_stride", "sym_numel", "sym_storage_offset")
+SIZES = ("sym_size", "sym_stride", "sym_numel", "sym_storage_offset", "item")  # numbers of Python
 NUMBERS = (
     *("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow", "eq", "ne", "lt", "le", "gt", "ge"),
     *("and_", "or_", "not_"),

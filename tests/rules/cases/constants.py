@@ -98,6 +98,7 @@ SIZES: dict[str, Use] = {
     "aten::sym_stride": _call(aten.sym_stride.int, X, 0),
     "aten::sym_numel": _call(aten.sym_numel.default, X),
     "aten::sym_storage_offset": _call(aten.sym_storage_offset.default, X),
+    "aten::item": lambda x: x.tracer.create_proxy("call_function", aten.item.default, (aten.max.default(x),), {}),
 }
 TWO_NUMBERS = ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow", "eq", "ne", "lt", "le", "gt", "ge")
 NUMBERS: dict[str, Use] = {
