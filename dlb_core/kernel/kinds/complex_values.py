@@ -198,11 +198,8 @@ def complex_product(row: Row, a: str, b: str, receivers: frozenset[str]) -> Row:
         (x,) = receivers
         inner = one(x, b if x == a else a)
         return row.become(Pairs, inner=inner, reads=inner.reads)
-    return row.become(Pairs, inner=row.become(_Halves, a=a, b=b, apply=_no_apply, sides=(one(a, b), one(b, a))))
-
-
-def _no_apply(a: Any, b: Any, call: Call) -> Tensor:
-    raise NotImplementedError("the two sides of a complex product have maps of their own")
+    sides = one(a, b), one(b, a)
+    return row.become(Pairs, inner=row.become(_Halves, a=a, b=b, apply=sides[0].apply, sides=sides))
 
 
 @dataclass(frozen=True, kw_only=True)
