@@ -82,7 +82,7 @@ def _multi_margin(
     self: Tensor, target: Tensor, p: float, margin: float, weight: Tensor | None, reduction: int
 ) -> Tensor:
     """max(0, margin - x_label + x_i)^p over the other classes."""
-    x, label = (self, target.reshape(-1, 1)) if self.dim() == 2 else (self.unsqueeze(0), target.reshape(1, 1))
+    x, label = (self, target.reshape(-1, 1)) if self.dim() == 2 else (self.reshape(1, -1), target.reshape(1, 1))
     over = (margin - x.gather(1, label) + x).clamp_min(0)  # as torch's own decomposition adds them
     over = over if p == 1 else over * over
     if weight is not None:
@@ -98,6 +98,9 @@ def _multilabel_margin(self: Tensor, target: Tensor, reduction: int) -> Tensor:
 
 def _multilabel_margin_forward(self: Tensor, target: Tensor, reduction: int) -> tuple[Tensor, Tensor]:
     """max(0, 1 - x_label + x_i) over the labels up to the first -1 and the classes that are none of them."""
+    if not self.dim():  # one class alone
+        loss, is_label = _multilabel_margin_forward(self.unsqueeze(0), target.reshape(1), reduction)
+        return loss, is_label.squeeze(0)
     before = (target < 0).cumsum(-1) == 0
     label = target.clamp_min(0)
     is_label = torch.zeros_like(self).scatter_add(-1, label, before.to(self.dtype)) > 0

@@ -82,7 +82,8 @@ def _cumulative_trapezoid(y: Tensor, x: Tensor, dim: int) -> Tensor:
 
 
 def _vander(x: Tensor, N: int | None, increasing: bool = True) -> Tensor:
-    """The powers of each element; its power 0 is a constant."""
+    """The powers of each element; its power 0 is a constant. A number alone is one element."""
+    x = x if x.dim() else x.unsqueeze(0)
     size = x.shape[-1] if N is None else N
     powers = [torch.ones_like(x) if k == 0 else x.pow(k) for k in range(size)]
     return torch.stack(powers if increasing else powers[::-1], -1)
@@ -90,6 +91,7 @@ def _vander(x: Tensor, N: int | None, increasing: bool = True) -> Tensor:
 
 def _quantile(self: Tensor, q: Any, dim: int | None, keepdim: bool, interpolation: str) -> Tensor:
     """Between the two samples in order beside it, which share as they are mixed; NaN counts as no sample."""
+    dim = dim if self.dim() else None
     x = self.reshape(-1) if dim is None else self.movedim(dim, -1)
     ordered = x.sort(-1)[0]
     several = isinstance(q, Tensor) and q.dim() == 1

@@ -27,6 +27,8 @@ def _matrix_norm(
         whole: Tensor = torch.linalg.vector_norm(x, 2, list(dim), keepdim=keepdim)
         return whole
     rows, columns = (d % x.dim() for d in dim)
+    if 0 in (x.shape[rows], x.shape[columns]):
+        return x.abs().sum([rows, columns], keepdim=keepdim)  # zero, where there is a norm at all
     along, over = (rows, columns) if abs(ord) == 1 else (columns, rows)
     sums = x.abs().sum(along, keepdim=True)
     y = (torch.amax if ord > 0 else torch.amin)(sums, over, keepdim=True)

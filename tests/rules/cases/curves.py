@@ -111,6 +111,9 @@ CASES: list[Case] = [
     ),
     Case(aten.trapz.dx, lambda t: {"y": t(2, 4), "dx": 0.5}, ("y",)),
     Case(aten.linalg_vander.default, lambda t: {"x": t(2, 3)}, ("x",)),
+    Case(aten.linalg_vander.default, lambda t: {"x": t(), "N": 2}, ("x",), "a number"),
+    Case(aten.quantile.scalar, _x(q=0.4, dim=0, keepdim=True), ("self",), "a number"),
+    Case(aten.linalg_norm.default, _x(0, 3, ord=float("inf")), ("self",), "of nothing"),
     Case(aten.vander.default, lambda t: {"x": t(3), "N": 4}, ("x",)),
     *(
         Case(op.default, lambda t, how=how: {**_quantile(t), "interpolation": how}, ("self",), how)

@@ -215,6 +215,10 @@ CASES: list[Case] = [
     Case(aten.cross_entropy_loss.default, _weighed(_mixed(1), weight=(3,)), ("self",), "mixed, weights"),
     *(Case(aten.multi_margin_loss.default, _margins(r, p=1), ("self",), str(r)) for r in REDUCTIONS),
     Case(aten.multi_margin_loss.default, _margins(1, p=2, weight=True), ("self",), "squares, weights"),
+    *(
+        Case(op.default, lambda t: {"self": t(), "target": torch.tensor(0)}, ("self",), "a number")
+        for op in (aten.multi_margin_loss, aten.multilabel_margin_loss)
+    ),
     *(Case(aten.multilabel_margin_loss.default, _labels(r), ("self",), str(r)) for r in REDUCTIONS),
     Case(
         aten.multilabel_margin_loss_forward.default,
