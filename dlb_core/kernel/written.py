@@ -162,7 +162,7 @@ def _expand(program: Program, node: fx.Node, row: Compound) -> None:
 
 
 def _taken(row: Compound, bound: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that the written form names; `self` comes by position there, under any name."""
+    """The arguments that the written form names, or all of them where it takes ``**`` any."""
     takes = inspect.signature(row.written).parameters
     if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
         return dict(bound)
