@@ -3,7 +3,8 @@
 # Deferred on purpose: only a set-up asks for it. Run, not looked up: a version manager's shim may exist and not work.
 PYTHON ?= $(shell python3.11 -c "" 2>/dev/null && echo python3.11 || echo python3)
 JOBS ?= 2
-# The suite runs JOBS processes, so each keeps to one thread; the bench has the machine to itself.
+# The suite runs JOBS processes, so each keeps to one thread; the bench has the machine to itself. Tests that share a
+# traced model stay in one process as long as the other has work (worksteal).
 TEST_THREADS ?= 1
 BENCH_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
@@ -21,7 +22,7 @@ demo: .venv/.ready  ## explain a handwritten seven with the shipped digits netwo
 	.venv/bin/dlb explain examples/digits/model.py:load --input examples/digits/seven.png --mode default --out build/demo
 
 test: lint .venv-test/.ready  ## lint and types, then the whole suite
-	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) -q
+	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) --dist worksteal -q
 
 models: .venv-test/.ready  ## explain every model of the matrix and write docs/models.md
 	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) -q tests/matrix/test_matrix.py --all-models --document docs/models.md
