@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from fake_packs import Site, site
 from swoosh_ops import One
 from torch import Tensor, nn
@@ -91,6 +92,23 @@ def test_dropout_that_stays_on_is_refused() -> None:
 
     with pytest.raises(UnsupportedOpError, match=r"training=self\.training"):
         DLBacktrace(Noisy().eval(), X)
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        (lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.5), "drops weights at random"),
+        (lambda x: F.avg_pool2d(x, 2, divisor_override=-3), "negative divisor_override"),
+    ],
+    ids=["attention that drops", "an average turned over"],
+)
+def test_arguments_that_a_built_in_row_refuses(form: Callable[[Tensor], Tensor], says: str) -> None:
+    class Form(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return form(x).flatten(1)
+
+    with pytest.raises(UnsupportedOpError, match=says):
+        DLBacktrace(Form().eval(), torch.randn(2, 2, 4, 4))
 
 
 @pytest.mark.parametrize(
