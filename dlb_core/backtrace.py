@@ -14,10 +14,11 @@ from dlb_core.choices import CHECKS, TRACERS, choose
 from dlb_core.engine import Engine, Prediction
 from dlb_core.explanation import Explanation
 from dlb_core.kernel.call import Call, Shares, resolve
+from dlb_core.kernel.composites import AnyMode, Composite
 from dlb_core.kernel.fakes import fakes_of
 from dlb_core.kernel.kinds import Row
 from dlb_core.kernel.layers import layer_op
-from dlb_core.kernel.modes import BoundMode
+from dlb_core.kernel.modes import BoundMode, Mode
 from dlb_core.kernel.packs import registry as load
 from dlb_core.kernel.plan import Plan
 from dlb_core.kernel.prepare import prepare
@@ -131,7 +132,7 @@ class DLBacktrace:
 
     def evaluation(
         self,
-        mode: str = "default",
+        mode: str | Mode | Composite = "default",
         multiplier: float = 100.0,
         task: str = "auto",
         *,
@@ -168,7 +169,7 @@ class DLBacktrace:
     def explain(
         self,
         *inputs: Any,
-        mode: str = "default",
+        mode: str | Mode | Composite = "default",
         target: Any = None,
         targets: Sequence[Any] | None = None,
         task: str = "auto",
@@ -206,11 +207,11 @@ class DLBacktrace:
         )
         return Explanation(relevance=relevance, output=output, options=dict(bound.options))
 
-    def plan(self, mode: str = "default", **options: Any) -> Plan:
+    def plan(self, mode: str | Mode | Composite = "default", **options: Any) -> Plan:
         """What will run where in a mode, before running anything: `dlb.plan("epsilon").table()`."""
         return self._engine.plan(self._mode(mode, options.pop("bias", None), options), self._engine.output_node)
 
-    def graph(self, mode: str = "default") -> nx.DiGraph:
+    def graph(self, mode: str | Mode | Composite = "default") -> nx.DiGraph:
         """The program as a NetworkX graph in topological order: op, kind, rule, pack, hyperparameters, shapes."""
         from dlb_core.graph_view import graph_view
 
@@ -244,9 +245,9 @@ class DLBacktrace:
         """The engine for a call: an export serves all of them, a tape only the one that it recorded."""
         return self._build(args, kwargs) if self._tracer == "tape" else self._engine
 
-    def _mode(self, mode: str, bias: str | None, options: Mapping[str, Any]) -> BoundMode:
+    def _mode(self, mode: str | Mode | Composite, bias: str | None, options: Mapping[str, Any]) -> AnyMode:
         settled = dict(options) if bias is None else {**options, "bias": bias}
-        return self._engine.registry.mode(mode).bind(**settled)
+        return self._engine.registry.bind(mode, **settled)
 
 
 def _as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

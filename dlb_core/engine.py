@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, fx
 
 from dlb_core.errors import NonFiniteError, StaleActivationsError
+from dlb_core.kernel.composites import AnyMode
 from dlb_core.kernel.facts import facts
-from dlb_core.kernel.modes import BoundMode
-from dlb_core.kernel.plan import Layout, Plan, build_plan
+from dlb_core.kernel.layout import Layout
+from dlb_core.kernel.plan import Plan, build_plan
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
 from dlb_core.kernel.run import Activations, run_forward
@@ -68,7 +69,7 @@ class Engine:
             raise ValueError(f"{name!r} is no node or module of this model; see dlb.graph() for the names")
         return self.layout.nodes[self.layout.slots[resolved]]
 
-    def plan(self, mode: BoundMode, start: fx.Node) -> Plan:
+    def plan(self, mode: AnyMode, start: fx.Node) -> Plan:
         """The plan of a mode from a node back to the inputs, built once."""
         key = (mode.key, start.name)
         if key not in self.plans:
@@ -132,7 +133,7 @@ class Engine:
     def relevance(
         self,
         prediction: Prediction,
-        mode: BoundMode,
+        mode: AnyMode,
         request: Request,
         *,
         targets: Sequence[Any] | None,

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, fx
 
 from dlb_core.kernel.facts import facts
+from dlb_core.kernel.layout import Layout
 from dlb_core.kernel.ops import bound_arguments, module_path, op_name, traced_shape
-from dlb_core.kernel.plan import Layout, Plan
+from dlb_core.kernel.plan import Plan
 from dlb_core.kernel.registry import Registry
 
 

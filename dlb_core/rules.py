@@ -13,11 +13,13 @@ from typing import Any
 from torch import Tensor
 
 from dlb_core.kernel.call import Call, Shares
+from dlb_core.kernel.composites import Composite, Part, part
 from dlb_core.kernel.facts import Facts, facts, operand_nodes
 from dlb_core.kernel.kinds import (
     Accumulate,
     AccumulateView,
     Attention,
+    AttentionView,
     Bilinear,
     Choice,
     Compound,
@@ -56,11 +58,13 @@ __all__ = [
     "Accumulate",
     "AccumulateView",
     "Attention",
+    "AttentionView",
     "Bilinear",
     "BoundMode",
     "Call",
     "Cells",
     "Choice",
+    "Composite",
     "Compound",
     "Constant",
     "Elementwise",
@@ -78,6 +82,7 @@ __all__ = [
     "PairCall",
     "Pairs",
     "Parameter",
+    "Part",
     "Product",
     "Program",
     "Registry",
@@ -111,6 +116,7 @@ __all__ = [
     "op_name",
     "operand_nodes",
     "pairs",
+    "part",
     "product",
     "rule",
     "share",
@@ -247,11 +253,11 @@ def attention(
     q: str,
     k: str,
     v: str,
-    apply: Callable[[Any, Any, Call], Tensor],
+    apply: Callable[[Any, Any, Any, Any, Call], Tensor],
     mask: str | None = None,
     **common: Any,
 ) -> Attention:
-    """softmax(q k^T + mask) v; `apply(v, None, call)` is the map of the values by the weights of this call."""
+    """softmax(q k^T + mask) v; `apply(q, k, v, mask, call)` is the op on other operands."""
     return Attention(op=op, q=q, k=k, v=v, mask=mask, apply=apply, source=_line(), **_tags(common))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dlb_core.rules import hookimpl
 
 if TYPE_CHECKING:
-    from dlb_core.rules import GraphPass, Mode, Row
+    from dlb_core.rules import Composite, GraphPass, Mode, Row
 
 DLB_API = 1
 
@@ -23,7 +23,7 @@ def dlb_rules() -> list[Row]:
 
 
 @hookimpl
-def dlb_modes() -> list[Mode]:
+def dlb_modes() -> list[Mode | Composite]:
     from dlb_ops_builtin.modes import MODES
 
     return MODES

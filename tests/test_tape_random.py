@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dlb_core.kernel.layout import lay_out
 from dlb_core.kernel.packs import registry
-from dlb_core.kernel.plan import lay_out
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.run import run_forward
 from dlb_core.kernel.tape import trace_tape

@@ -31,7 +31,7 @@ def explain(args: argparse.Namespace) -> int:
     """Runs the command; everything that can be refused is refused before the model runs."""
     options, wanted = mode_options(args), target(args.targets)
     bias = {} if args.bias is None else {"bias": args.bias}
-    registry().mode(args.mode).bind(**options, **bias)  # before a large model is loaded and traced in vain
+    registry().bind(args.mode, **options, **bias)  # before a large model is loaded and traced in vain
     Request(task=args.task, seed=args.seed, multiplier=args.multiplier)
     if args.top < 1:
         raise UsageError(f"--top {args.top}: must be at least 1")

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import fx
 
-from dlb_core.kernel.plan import Layout, lay_out
+from dlb_core.kernel.layout import Layout, lay_out
 from dlb_core.kernel.program import Input, Program
 from dlb_core.kernel.registry import Registry
 from dlb_core.kernel.run import run_forward

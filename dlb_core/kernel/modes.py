@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
+
+from torch import Tensor
 
 from dlb_core.choices import BIAS_POLICIES, choose
 from dlb_core.kernel.call import Shares
@@ -46,25 +49,28 @@ class Mode:
     """A way to propagate: formulas by kind, default options, and whether gates receive relevance.
 
     `gates=True`: the operand that is a gate (softmax or sigmoid weights) receives nothing and the signal
-    receives all. `source` cites where the mode comes from.
+    receives all. `check(options)` raises a ValueError for options that do not go together. `elsewhere`: a rule for
+    input layers names the mode that runs beyond them when it is asked for as a whole. `splits`: the mode whose map
+    this one tells apart into for and against; its formulas carry the difference. `example`: options to try a mode with
+    that has none for itself. `source` cites where the mode comes from.
     """
 
     name: str
     formulas: Mapping[str, Formula]
     options: Mapping[str, Any] = field(default_factory=dict)
     gates: bool = True
+    check: Callable[[Mapping[str, Any]], None] | None = None
+    elsewhere: str | None = None
+    splits: str | None = None
+    example: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
     summary: str = ""
     pack: str = ""
 
     def bind(self, **options: Any) -> BoundMode:
         """This mode with its options settled; an option it does not have is a ValueError."""
-        unknown = sorted(set(options) - set(self.options))
-        if unknown:
-            raise ValueError(
-                f"mode {self.name!r} has no option {', '.join(map(repr, unknown))}; "
-                f"it has: {', '.join(f'{k}={v!r}' for k, v in self.options.items()) or 'none'}"
-            )
+        if unknown := sorted(set(options) - set(self.options)):
+            raise no_such_option(self.name, unknown, self.options)
         settled = {**self.options, **options}
         if "bias" in settled:
             choose("bias", settled["bias"], BIAS_POLICIES)
@@ -72,20 +78,31 @@ class Mode:
             value = settled.get(name)
             if value is not None and not (isinstance(value, (int, float)) and 0 < value < float("inf")):
                 raise ValueError(f"{name}={value!r}: must be a positive number")
-        return BoundMode(self, MappingProxyType(settled))
+        if self.check is not None:
+            self.check(settled)
+        return BoundMode(self, MappingProxyType(settled), MappingProxyType(dict(options)))
+
+
+def no_such_option(mode: str, unknown: Iterable[str], options: Mapping[str, Any]) -> ValueError:
+    """The error that lists the options a mode has."""
+    return ValueError(
+        f"mode {mode!r} has no option {', '.join(map(repr, unknown))}; "
+        f"it has: {', '.join(f'{k}={v!r}' for k, v in options.items()) or 'none'}"
+    )
 
 
 class BoundMode:
     """A mode with settled options; formulas read the options as attributes (`mode.eps`)."""
 
-    __slots__ = ("formulas", "gates", "mode", "name", "options")
+    __slots__ = ("formulas", "gates", "given", "mode", "name", "options")
 
-    def __init__(self, mode: Mode, options: Mapping[str, Any]) -> None:
+    def __init__(self, mode: Mode, options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         self.mode = mode
         self.name = mode.name
         self.formulas = mode.formulas
         self.gates = mode.gates
         self.options = options
+        self.given = given
 
     def __getattr__(self, name: str) -> Any:
         if name in self.options:
@@ -96,8 +113,30 @@ class BoundMode:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What makes two bound modes the same plan."""
-        return (self.name, *sorted((k, repr(v)) for k, v in self.options.items()))
+        """What makes two bound modes the same plan; a mode of the caller's own is known by its identity."""
+        return (self.name, id(self.mode), *sorted((k, _key(v)) for k, v in self.options.items()))
+
+    @property
+    def label(self) -> str:
+        """The name with the options that were given, as the plan shows it."""
+        return named(self.name, self.given)
 
     def __repr__(self) -> str:
-        return f"{self.name}({', '.join(f'{k}={v!r}' for k, v in self.options.items())})"
+        return named(self.name, self.options) if self.options else f"{self.name}()"
+
+
+def named(name: str, options: Mapping[str, Any]) -> str:
+    """``gamma(gamma=0.25)``, or the name alone."""
+    return f"{name}({', '.join(f'{k}={_short(v)}' for k, v in options.items())})" if options else name
+
+
+def _short(value: Any) -> str:
+    return f"tensor{list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+
+
+def _key(value: Any) -> str:
+    """An option's value in a word that tells it from others; a tensor by all of its numbers."""
+    if not isinstance(value, Tensor):
+        return repr(value)
+    numbers = value.detach().cpu().contiguous().double().numpy().tobytes()
+    return f"{list(value.shape)} {hashlib.sha256(numbers).hexdigest()}"

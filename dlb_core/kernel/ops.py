@@ -132,3 +132,8 @@ def module_chain(node: fx.Node) -> tuple[str, ...]:
         if path and not path.startswith("_empty_nn_module_stack"):  # torch's own mark on sizes
             paths.append(f"{path}@{key.rpartition('@')[2]}" if "@" in key else str(path))
     return tuple(paths)
+
+
+def module_types(node: fx.Node) -> tuple[str, ...]:
+    """The full names of the classes of all modules around a node, outermost first."""
+    return tuple(str(cls) for _, cls in (node.meta.get("nn_module_stack") or {}).values() if isinstance(cls, str))

@@ -15,6 +15,7 @@ from typing import Any
 import pluggy
 
 from dlb_core.errors import PackError
+from dlb_core.kernel.composites import Composite
 from dlb_core.kernel.kinds import Row
 from dlb_core.kernel.modes import Mode
 from dlb_core.kernel.registry import Pack, Registry, clashes
@@ -42,7 +43,7 @@ class Hooks:
         """Rows for module classes, made by `layer_rule`."""
 
     @hookspec
-    def dlb_modes(self) -> list[Mode]:  # type: ignore[empty-body]
+    def dlb_modes(self) -> list[Mode | Composite]:  # type: ignore[empty-body]
         """Modes."""
 
     @hookspec
@@ -60,7 +61,7 @@ class _Found:
     pack: Pack
     home: bool = False
     rows: list[Row] = dataclasses.field(default_factory=list)
-    modes: list[Mode] = dataclasses.field(default_factory=list)
+    modes: list[Mode | Composite] = dataclasses.field(default_factory=list)
     passes: list[Any] = dataclasses.field(default_factory=list)
 
     def fail(self, reason: str) -> None:
@@ -119,8 +120,8 @@ def _collect(found: _Found, module: Any) -> None:
             found.rows.append(dataclasses.replace(row, pack=name))
     for modes in manager.hook.dlb_modes():
         for mode in modes:
-            if not isinstance(mode, Mode):
-                raise PackError(f"dlb_modes returned {mode!r}, which is no Mode of dlb_core.rules")
+            if not isinstance(mode, (Mode, Composite)):
+                raise PackError(f"dlb_modes returned {mode!r}, which is no Mode or Composite of dlb_core.rules")
             found.modes.append(dataclasses.replace(mode, pack=name))
     for passes in manager.hook.dlb_passes():
         for graph_pass in passes:

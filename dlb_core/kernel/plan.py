@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,27 +13,18 @@ from torch import fx
 
 from dlb_core.errors import RuleError
 from dlb_core.kernel.call import Ref, references
+from dlb_core.kernel.composites import AnyMode, BoundComposite
 from dlb_core.kernel.facts import constant_name, facts, operand_nodes, row_of
 from dlb_core.kernel.kinds import Constant, Elementwise, Row, Site, argument, for_complex, is_complex
+from dlb_core.kernel.layout import Layout, type_of
 from dlb_core.kernel.modes import BoundMode, Formula
 from dlb_core.kernel.ops import bound_arguments, module_path, op_name
+from dlb_core.kernel.places import survey
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
 from dlb_core.table import Table
 
 log = logging.getLogger("dlb")
-
-
-@dataclass(frozen=True, eq=False)
-class ForwardStep:
-    """Run `function` on the values its templates name; the result goes to `slot`."""
-
-    node: fx.Node
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    slot: int
-    flat: tuple[int | None, ...] | None  # when all arguments are plain: the slot of each, None where fixed
 
 
 @dataclass(frozen=True)
@@ -58,72 +49,7 @@ class RelevanceStep:
     targets: Mapping[str, Target]
     reads: frozenset[int]
     declared: Row  # the row before it was narrowed
-
-
-@dataclass
-class Layout:
-    """The mode-independent half: slots, forward steps, activity; made once per program."""
-
-    program: Program
-    nodes: tuple[fx.Node, ...]
-    slots: Mapping[str, int]
-    forward: tuple[ForwardStep, ...]
-    rows: tuple[Row | None, ...]  # by slot, the row that runs forward
-    outputs: tuple[Any, ...]  # Refs and constants
-    _frees: dict[frozenset[int], tuple[tuple[int, ...], ...]] = field(default_factory=dict)
-
-    def frees(self, keep: frozenset[int]) -> tuple[tuple[int, ...], ...]:
-        """For every forward step, the slots that nobody reads after it."""
-        if keep not in self._frees:
-            stays = keep | {i for out in self.outputs for i in references(out)}
-            stays |= {self.slots[n.name] for n in self.nodes if n.op == "placeholder"}  # the caller holds these
-            last: dict[int, int] = {}
-            for index, step in enumerate(self.forward):
-                last[step.slot] = index  # a value nobody reads goes at once
-                for slot in references((step.args, dict(step.kwargs))):
-                    last[slot] = index
-            frees: list[list[int]] = [[] for _ in self.forward]
-            for slot, index in last.items():
-                if slot not in stays:
-                    frees[index].append(slot)
-            self._frees[keep] = tuple(map(tuple, frees))
-        return self._frees[keep]
-
-
-def lay_out(program: Program, registry: Registry) -> Layout:
-    """Slots and forward steps for a program."""
-    nodes = tuple(n for n in program.graph.nodes if n.op != "output")
-    slots = {node.name: i for i, node in enumerate(nodes)}
-
-    def template(a: Any) -> Any:
-        if isinstance(a, fx.Node):
-            return Ref(slots[a.name])
-        if isinstance(a, (tuple, list)):
-            return type_of(a)(template(item) for item in a)
-        if isinstance(a, dict):
-            return {k: template(v) for k, v in a.items()}
-        if isinstance(a, slice):
-            return slice(template(a.start), template(a.stop), template(a.step))
-        return a
-
-    rows = tuple(row_of(node, program, registry) for node in nodes)
-
-    def step(node: fx.Node) -> ForwardStep:
-        row = rows[slots[node.name]]
-        args, kwargs = template(node.args), template(node.kwargs)
-        flat = None
-        if not kwargs and all(type(a) is Ref or not tuple(references(a)) for a in args):
-            flat = tuple(a.slot if type(a) is Ref else None for a in args)
-        function: Any = row.forward if row is not None and row.forward is not None else node.target
-        return ForwardStep(node, function, args, kwargs, slots[node.name], flat)
-
-    forward = tuple(step(node) for node in nodes if node.op == "call_function")
-    return Layout(program, nodes, slots, forward, rows, tuple(template(out) for out in program.outputs))
-
-
-def type_of(a: Any) -> type:
-    """list for fx's immutable lists, tuple for tuples (named ones too)."""
-    return list if isinstance(a, list) else tuple
+    mode: BoundMode  # of this node: a composite has several
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +57,7 @@ class Plan:
     """A layout bound to a mode, a device and a dtype; the order in which relevance flows."""
 
     layout: Layout
-    mode: BoundMode
+    mode: AnyMode
     steps: tuple[RelevanceStep, ...]  # last node first
     dtype: torch.dtype
     memo: dict[str, Any] = field(default_factory=dict, repr=False)  # what others found out about this plan
@@ -158,20 +84,19 @@ class Plan:
 
     def rule(self, step: RelevanceStep) -> str:
         """A step's rule in a word: ``epsilon/linear``, or the formula that every mode shares."""
-        of_mode = step.formula in self.mode.formulas.values()
-        return f"{self.mode.name}/{step.row.kind}" if of_mode else step.formula.name.strip("_")
+        of_mode = step.formula in step.mode.formulas.values()
+        return f"{step.mode.label}/{step.row.kind}" if of_mode else step.formula.name.strip("_")
 
 
-def build_plan(
-    layout: Layout, registry: Registry, mode: BoundMode, ends: Iterable[fx.Node], dtype: torch.dtype
-) -> Plan:
+def build_plan(layout: Layout, registry: Registry, mode: AnyMode, ends: Iterable[fx.Node], dtype: torch.dtype) -> Plan:
     """Binds a rule to every node that relevance can reach from `ends`, walking back once."""
+    places = survey(layout) if isinstance(mode, BoundComposite) else {}
     reached: set[fx.Node] = {node for node in ends if facts(node).active}
     steps: list[RelevanceStep] = []
     for node in reversed(layout.nodes):
         if node.op != "call_function" or node not in reached:
             continue
-        step = _bind(node, layout, registry, mode, dtype)
+        step = _bind(node, layout, registry, mode.at(places[node]) if isinstance(mode, BoundComposite) else mode, dtype)
         steps.append(step)
         reached.update(layout.nodes[t.slot] for t in step.targets.values() if t.slot is not None)
     log.info("bound %d relevance steps for mode %r", len(steps), mode)
@@ -225,7 +150,9 @@ def _bind(node: fx.Node, layout: Layout, registry: Registry, mode: BoundMode, dt
             reads.update(references(_slotted(argument(bound, name), slots)))
     # numbers that come out of the graph (sizes) are read by any rule that looks at its arguments
     reads.update(s for t in templates.values() for s in references(t) if _is_number(layout.nodes[s]))
-    return RelevanceStep(node, slots[node.name], row, found, templates, receivers, targets, frozenset(reads), declared)
+    return RelevanceStep(
+        node, slots[node.name], row, found, templates, receivers, targets, frozenset(reads), declared, mode
+    )
 
 
 def _node_or_none(value: Any) -> fx.Node | None:

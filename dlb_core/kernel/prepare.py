@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from dlb_core.kernel.facts import note_activity
 from dlb_core.kernel.layers import collapse
-from dlb_core.kernel.plan import Layout, lay_out
+from dlb_core.kernel.layout import Layout, lay_out
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
 from dlb_core.kernel.written import expand

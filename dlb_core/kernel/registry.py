@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import fx
 
+from dlb_core.kernel.composites import AnyMode, Composite, as_a_whole
 from dlb_core.kernel.kinds import OpRule, Row
 from dlb_core.kernel.modes import Mode
 from dlb_core.kernel.ops import bound_arguments, family_name, op_name, tensor_arguments
@@ -54,7 +55,7 @@ class Registry:
     """Rows by op, modes by name, passes in order; built once, then read only."""
 
     rows: dict[str, list[Row]] = field(default_factory=dict)
-    modes: dict[str, Mode] = field(default_factory=dict)
+    modes: dict[str, Mode | Composite] = field(default_factory=dict)
     passes: list[GraphPass] = field(default_factory=list)
     packs: list[Pack] = field(default_factory=list)
     _found: dict[tuple[Any, ...], Row | None] = field(default_factory=dict, repr=False)
@@ -123,7 +124,18 @@ class Registry:
             best = dataclasses.replace(best, **operands)
         return best
 
-    def mode(self, name: str) -> Mode:
+    def bind(self, mode: str | Mode | Composite, **options: Any) -> AnyMode:
+        """A mode (its name, or one of the caller's own) with its options settled. Raises ValueError."""
+        found = self.mode(mode) if isinstance(mode, str) else mode
+        if isinstance(found, Mode):
+            found = as_a_whole(found)
+        if isinstance(found, Composite):
+            return found.bind(self.mode, **options)
+        if not isinstance(found, Mode):
+            raise ValueError(f"mode={mode!r}: give the name of a mode, a Mode or a Composite")
+        return found.bind(**options)
+
+    def mode(self, name: str) -> Mode | Composite:
         """The mode of that name, or a ValueError that lists them."""
         if name not in self.modes:
             choices = ", ".join(sorted(self.modes)) or "none (no pack is loaded)"

@@ -11,8 +11,9 @@ from torch import Tensor, fx
 from dlb_core.errors import RuleError
 from dlb_core.kernel.books import Books
 from dlb_core.kernel.call import Call, Shares, resolve
+from dlb_core.kernel.layout import ForwardStep, Layout
 from dlb_core.kernel.ops import op_name
-from dlb_core.kernel.plan import ForwardStep, Layout, Plan, RelevanceStep
+from dlb_core.kernel.plan import Plan, RelevanceStep
 from dlb_core.kernel.thrift import thrift
 
 
@@ -110,7 +111,7 @@ def run_relevance(
                 r = _masked(plan, step.slot, r, through[step.slot], books)
             call = Call(step.node, step.bound, step.slot, step.receivers, values, shapes, plan.dtype, device)
             try:
-                shares = step.formula.run(step.row.view(call), r, plan.mode)
+                shares = step.formula.run(step.row.view(call), r, step.mode)
             except Exception as error:
                 error.add_note(f"in the rule for {_where(step)}")
                 raise

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from dlb_core.kernel.call import references
 from dlb_core.kernel.kinds import Move
+from dlb_core.kernel.layout import ForwardStep
 from dlb_core.kernel.ops import size_hint
-from dlb_core.kernel.plan import ForwardStep, Plan
+from dlb_core.kernel.plan import Plan
 
 THRIFT = "thrift"
 

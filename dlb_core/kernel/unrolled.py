@@ -18,8 +18,9 @@ from dlb_core.kernel.books import Books
 from dlb_core.kernel.call import Call, Shares
 from dlb_core.kernel.facts import note_activity
 from dlb_core.kernel.kinds import Row, Site
+from dlb_core.kernel.layout import lay_out
 from dlb_core.kernel.modes import Formula
-from dlb_core.kernel.plan import build_plan, lay_out
+from dlb_core.kernel.plan import build_plan
 from dlb_core.kernel.program import Input, Program
 from dlb_core.kernel.run import run_forward, run_relevance
 from dlb_core.kernel.written import expand, write

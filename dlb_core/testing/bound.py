@@ -12,9 +12,10 @@ from torch.utils import _pytree as pytree
 
 from dlb_core.kernel.call import Call
 from dlb_core.kernel.facts import note_activity
+from dlb_core.kernel.layout import Layout, lay_out
 from dlb_core.kernel.ledger import Ledger
 from dlb_core.kernel.packs import registry as installed
-from dlb_core.kernel.plan import Layout, Plan, build_plan, lay_out
+from dlb_core.kernel.plan import Plan, build_plan
 from dlb_core.kernel.program import Input, Parameter, Program
 from dlb_core.kernel.registry import Registry
 from dlb_core.kernel.run import Activations, run_forward
@@ -175,7 +176,7 @@ def bound(
             each.run(program, found)
     layout = lay_out(program, found)
     name, bias = (mode, None) if isinstance(mode, str) else mode
-    bound_mode = found.mode(name).bind(**({} if bias is None else {"bias": bias}), **options)
+    bound_mode = found.bind(name, **({} if bias is None else {"bias": bias}), **options)
     return Bound(layout, build_plan(layout, found, bound_mode, [end], _relevance_dtype(end)), inputs, end)
 
 

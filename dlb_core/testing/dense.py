@@ -76,7 +76,7 @@ def negated(arguments: Arguments, names: tuple[str, ...]) -> Arguments:
 
 def _asks_of_mode(trial: Trial, bound: Bound) -> None:
     """Kinds with a formula of the mode's own: only the modes that the oracle has written out."""
-    mode = bound.plan.mode
+    mode = bound.plan.steps[0].mode
     if type(bound.row) in (Linear, Bilinear, Sum, Normalise):
         if isinstance(trial.mode, str) or trial.mode[1] is None or mode.name not in oracle.MODES:
             raise NotAsked(f"the oracle does not know mode {mode.name}")

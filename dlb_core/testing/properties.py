@@ -229,7 +229,7 @@ def compiled(trial: Trial) -> None:
     bound = trial.bind(trial.arguments(trial.tensors(23)))
     if bound.plan.dynamic:
         raise NotAsked("dynamic=True")
-    step, view, mode = bound.plan.steps[0], bound.view(), bound.plan.mode
+    step, view, mode = bound.plan.steps[0], bound.view(), bound.plan.steps[0].mode
     run = step.formula.run
     if not isinstance(run, types.FunctionType):
         raise NotAsked("the formula is no plain function")

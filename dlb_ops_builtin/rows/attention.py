@@ -11,10 +11,9 @@ from torch import Tensor
 from dlb_core.rules import Call, Row, attention, softmax
 
 
-def _attend(v: Tensor, w: None, call: Call) -> Tensor:
-    """The values averaged by the attention weights of this call."""
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, call: Call) -> Tensor:
     return F.scaled_dot_product_attention(
-        call.query, call.key, v, call.attn_mask, 0.0, call.is_causal, scale=call.scale, enable_gqa=call.enable_gqa
+        q, k, v, mask, 0.0, call.is_causal, scale=call.scale, enable_gqa=call.enable_gqa
     )
 
 

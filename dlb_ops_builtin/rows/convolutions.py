@@ -46,6 +46,7 @@ def _convolution(op: str, dims: int, *, transposed: bool = False) -> Row:
         x="input",
         weight="weight",
         bias="bias",
+        tags={"convolution"},
         bias_dim=-1 - dims,
         apply=lambda x, w, call: _conv(x, w, call, transposed=transposed),
         transpose=lambda s, w, call: _conv_back(s, w, call, transposed=transposed),
@@ -59,6 +60,7 @@ def _padded_by_word(op: Any, dims: int) -> Row:
         x="input",
         weight="weight",
         bias="bias",
+        tags={"convolution"},
         bias_dim=-1 - dims,
         apply=lambda x, w, call: op(x, w, None, call.stride, call.padding, call.dilation, call.groups),
     )

@@ -75,8 +75,9 @@ def _curved(name: str) -> list[Row]:
     rows: list[Row] = []
     for op, label, x in _overloads(name):
         plane = op.overloadpacket.default
-        back = partial(_uncurve, x)
-        rows.append(linear(label, x=x, weights=partial(_curve_weights, plane, x), apply=_curve, transpose=back))
+        maps: dict[str, Any] = {"apply": _curve, "transpose": partial(_uncurve, x)}
+        weights = partial(_curve_weights, plane, x)
+        rows.append(linear(label, x=x, weights=weights, magnitudes_only=True, **maps))
     return rows
 
 

@@ -100,6 +100,7 @@ ROWS: list[Row] = [
         x="input",
         weight="weight",
         bias="bias",
+        tags={"convolution"},
         bias_dim=-3,
         apply=_deformed,
         reads=("offset", "mask"),

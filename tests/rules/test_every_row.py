@@ -19,7 +19,7 @@ from .harness import MODE_NAMES, MODES, Bound, ModeName, assert_conserved, pack
 from .tensors import LAYOUTS, SIGNS, Tensors
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
-FORMULATED = set().union(*(mode.formulas for mode in pack().modes.values()))
+FORMULATED = set().union(*(pack().mode(name).formulas for name, _ in MODES))
 SEVERAL = {"compound", "choice", "rule", "accumulate", "complex"}  # kinds that become others
 
 

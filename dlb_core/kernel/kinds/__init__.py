@@ -7,10 +7,11 @@ operands, narrows itself to a simpler kind where it can, and hands a formula a v
 from __future__ import annotations
 
 from dlb_core.kernel.kinds.accumulate import Accumulate, AccumulateView, Choice
+from dlb_core.kernel.kinds.attention import Attention, AttentionView
 from dlb_core.kernel.kinds.base import Constant, OpRule, Row, Site, argument, sum_to, vjp
 from dlb_core.kernel.kinds.complex_values import PairCall, Pairs, for_complex, is_complex
 from dlb_core.kernel.kinds.compound import Compound
-from dlb_core.kernel.kinds.linear import Attention, Bilinear, Linear, LinearView
+from dlb_core.kernel.kinds.linear import Bilinear, Linear, LinearView
 from dlb_core.kernel.kinds.moves import Lookup, Move
 from dlb_core.kernel.kinds.normalise import Normalise, NormaliseView, Softmax, SoftmaxView
 from dlb_core.kernel.kinds.pointwise import Elementwise, Product, Sum, SumView
@@ -20,6 +21,7 @@ __all__ = [
     "Accumulate",
     "AccumulateView",
     "Attention",
+    "AttentionView",
     "Bilinear",
     "Choice",
     "Compound",

@@ -25,6 +25,8 @@ class AccumulateView:
 
     name = "x"
     weight = None
+    halves = (None, None)
+    connections = None
 
     def __init__(self, row: Accumulate, call: Call) -> None:
         self.call = call

@@ -1,4 +1,4 @@
-"""Kinds that are linear in what receives: linear, bilinear, attention."""
+"""Kinds that are linear in what receives: linear, bilinear."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from dlb_core.kernel.call import Call
@@ -38,6 +39,30 @@ class LinearView:
         weight: Tensor = getattr(self.call, self.row.weight)
         factor = self.row.factor
         return weight if factor is None else weight * factor(self.call)
+
+    @property
+    def halves(self) -> tuple[Tensor | None, Tensor | None] | None:
+        """The weight's positive and its negative part (a map with fixed weights has no negative one: None, None).
+
+        None where only magnitudes can be taken.
+        """
+        weight = self.weight
+        if weight is None:
+            return None, None
+        return None if self.row.magnitudes_only else (weight.clamp(min=0), weight.clamp(max=0))
+
+    @property
+    def connections(self) -> Tensor | None:
+        """1 for every connection, in place of the weight: all of a parameter's, the computed ones that are not 0."""
+        weight = self.weight
+        if weight is None or self.row.weights is None:
+            return None if weight is None else torch.ones_like(weight)
+        return (weight != 0).to(weight.dtype)
+
+    def shape(self) -> torch.Size:
+        """The shape of x, known even when x was freed."""
+        size: torch.Size = self.call.shape(self.name)
+        return size
 
     @property
     def bias(self) -> Tensor | None:
@@ -81,7 +106,8 @@ class Linear(Row):
 
     `bias_dim` is the output dimension, from the right, on which a one-dimensional bias lies; `factor(call)`
     and `bias_factor(call)` what the op multiplies the map and the bias by (alpha=, beta=): they come with the
-    view's weight and bias, so `apply` leaves them out and magnitudes stay magnitudes.
+    view's weight and bias, so `apply` leaves them out and magnitudes stay magnitudes. `magnitudes_only`: what
+    `weights` computes stands for the weights (their factors, a sign), so no half of it can be taken, only `abs`.
     """
 
     kind: ClassVar[str] = "linear"
@@ -95,6 +121,7 @@ class Linear(Row):
     bias_dim: int = -1
     factor: Callable[[Call], Any] | None = None
     bias_factor: Callable[[Call], Any] | None = None
+    magnitudes_only: bool = False
 
     @property
     def carriers(self) -> tuple[str, ...]:
@@ -170,25 +197,3 @@ class Bilinear(Row):
 
 def _swapped(apply: Callable[[Any, Any, Call], Tensor]) -> Callable[[Any, Any, Call], Tensor]:
     return lambda b, a, call: apply(a, b, call)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attention(Row):
-    """softmax(q k^T) v. With its weights as a gate it is linear in v with weights that are not negative."""
-
-    kind: ClassVar[str] = "attention"
-    q: str
-    k: str
-    v: str
-    mask: str | None = None
-    apply: Callable[[Any, Any, Call], Tensor]
-
-    @property
-    def carriers(self) -> tuple[str, ...]:
-        return (self.q, self.k, self.v)
-
-    def narrow(self, site: Site) -> Row:
-        if not site.gates:
-            return self
-        reads = tuple(name for name in (self.q, self.k, self.mask) if name)
-        return self.become(Linear, x=self.v, apply=self.apply, reads=reads)

@@ -1,0 +1,120 @@
+"""`alpha-beta` and `z-plus`: positive and negative contributions share apart (Bach et al. 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlb_core.choices import choose
+from dlb_core.rules import BoundMode, LinearView, Mode, Shares
+from dlb_ops_builtin.modes.making import (
+    Parts,
+    counted_bias,
+    faint,
+    formulas,
+    magnitude,
+    merged,
+    portion,
+    shared,
+)
+
+EMPTY = ("other", "account")
+Weigh = Callable[[BoundMode], tuple[float, float]]  # alpha and beta
+
+
+def _split(
+    r: Tensor, up: Tensor, down: Tensor, mode: BoundMode, weigh: Weigh
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """R / P for the positive side and R / N for the negative one, each times its factor; what has no side is booked.
+
+    An empty side's units go to the other one, or into the account `empty-side`.
+    """
+    alpha, beta = weigh(mode)
+    no_up, no_down = faint(up), faint(down)
+    if mode.empty == "other":
+        to_up = torch.where(no_up, 0, torch.where(no_down, 1, alpha).to(r.dtype))
+        to_down = torch.where(no_down, 0, torch.where(no_up, 1, -beta).to(r.dtype))
+        booked = {"unreached": (r * (no_up & no_down)).sum()}
+    else:
+        to_up, to_down = torch.where(no_up, 0, alpha).to(r.dtype), torch.where(no_down, 0, -beta).to(r.dtype)
+        booked = {"empty-side": (r * (alpha * no_up - beta * no_down)).sum()}
+    return to_up * r / torch.where(no_up, 1, up), to_down * r / torch.where(no_down, 1, down), booked
+
+
+def _formulas(weigh: Weigh) -> dict[str, Any]:
+    def linear(k: LinearView, r: Tensor, mode: BoundMode) -> Shares:
+        """alpha z+ / (P + b+) - beta |z-| / (N + |b-|)."""
+        bias, halves = counted_bias(k, mode), k.halves
+        if halves is None:
+            return _by_magnitude(k, r, bias)
+        more, less = k.x.clamp(min=0), k.x.clamp(max=0)
+        positive, negative = halves
+        signed = negative is not None
+        up = k.apply(more, positive)
+        down = -k.apply(less, positive)
+        if signed:
+            up, down = up + k.apply(less, negative), down - k.apply(more, negative)
+        if bias is not None:
+            up, down = up + bias.clamp(min=0), down - bias.clamp(max=0)
+        su, sd, booked = _split(r, up, down, mode, weigh)
+        gain, loss = k.transpose(su, positive), k.transpose(sd, positive)
+        rx = more * gain - less * loss
+        if signed:
+            rx = rx + less * k.transpose(su, negative) - more * k.transpose(sd, negative)
+        if bias is None:
+            return Shares({k.name: rx}, booked)
+        for_it, against = k.bias_shares(su, bias.clamp(min=0)), k.bias_shares(sd, -bias.clamp(max=0))
+        given, account = (merged(one, two) for one, two in zip(for_it, against, strict=True))
+        return Shares({k.name: rx, **given}, {**account, **booked})
+
+    def addends(terms: Parts, r: Tensor, mode: BoundMode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The same of the addends themselves."""
+        full = {n: t if isinstance(t, Tensor) else torch.full_like(r, t) for n, t in terms.items()}
+        zero = torch.zeros_like(r)
+        up = sum((t.clamp(min=0) for t in full.values()), zero)
+        down = sum((-t.clamp(max=0) for t in full.values()), zero)
+        su, sd, booked = _split(r, up, down, mode, weigh)
+        return {name: su * t.clamp(min=0) - sd * t.clamp(max=0) for name, t in full.items()}, booked
+
+    return formulas(linear, addends, output=False)
+
+
+def _by_magnitude(k: LinearView, r: Tensor, bias: Tensor | None) -> Shares:
+    """Where weights have no halves to take: alpha - beta = 1 unit, shared by magnitude."""
+    xa, wa = k.x.abs(), magnitude(k.weight)
+    amount = None if bias is None else bias.abs()
+    n = k.apply(xa, wa) if amount is None else k.apply(xa, wa) + amount
+    s, unreached = portion(r, n)
+    return shared(k, xa * k.transpose(s, wa), s, amount, unreached=unreached)
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    choose("empty", options["empty"], EMPTY)
+    if "alpha" not in options:
+        return
+    alpha, beta = options["alpha"], options["beta"]
+    numbers = all(isinstance(v, (int, float)) and v >= 0 for v in (alpha, beta))
+    if not numbers or abs(alpha - beta - 1) > 1e-9:
+        raise ValueError(f"alpha={alpha!r}, beta={beta!r}: both 0 or more with alpha - beta = 1, e.g. alpha=2, beta=1")
+
+
+BACH = "Bach et al. 2015, doi:10.1371/journal.pone.0130140"
+ALPHA_BETA = Mode(
+    "alpha-beta",
+    _formulas(lambda mode: (mode.alpha, mode.beta)),
+    options={"alpha": 2.0, "beta": 1.0, "empty": "other", "bias": "absorb"},
+    check=_check,
+    source=BACH,
+    summary="alpha times the positive contributions' share less beta times the negative ones', alpha - beta = 1",
+)
+Z_PLUS = Mode(
+    "z-plus",
+    _formulas(lambda mode: (1.0, 0.0)),
+    options={"empty": "other", "bias": "absorb"},
+    check=_check,
+    source=BACH,
+    summary="positive contributions share (alpha-beta with alpha = 1)",
+)

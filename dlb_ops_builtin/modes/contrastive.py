@@ -1,0 +1,72 @@
+"""`contrastive`: the default map split into for and against. What flows here is the difference of the two.
+
+A contribution that has the sign of its neuron's value agrees: it hands on both maps. One that has the other sign
+exchanges them, so the difference D = R+ - R- changes its sign; D's units that changed sides are the account `crossed`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dlb_core.rules import BoundMode, Formula, LinearView, Mode, NormaliseView, Shares, SumView
+from dlb_ops_builtin.modes.default import DEFAULT, size
+from dlb_ops_builtin.modes.making import counted_bias, formulas, magnitude, portion, shared, side
+
+
+def linear(k: LinearView, r: Tensor, mode: BoundMode) -> Shares:
+    """D_x = x * T(sign(y) D / n, w), with the n of `default`; crossed <- D (n - sign(y) sum z) / n."""
+    bias = counted_bias(k, mode)
+    x, w = k.x, k.weight
+    xa, sign = size(x, mode), side(k.output)
+    signed = side(x) * xa
+    n = k.apply(xa, magnitude(w))
+    if bias is not None:
+        n = n + bias.abs()
+    value = k.apply(signed, w) if bias is None else k.apply(signed, w) + bias
+    disagree = n - sign * value  # twice the magnitude of what disagrees
+    s, unreached = portion(r, n)
+    crossed, s = (s * disagree).sum(), sign * s
+    return shared(k, signed * k.transpose(s, w), s, bias, crossed=crossed, unreached=unreached)
+
+
+def sum_(k: SumView, r: Tensor, mode: BoundMode) -> Shares:
+    """An addend agrees when it has the sign of the sum of all of them."""
+    terms = {n: t if isinstance(t, Tensor) else torch.full_like(r, t) for n, t in k.terms.items()}
+    sign = side(sum(terms.values(), torch.zeros_like(r)))
+    counted = {n: t for n, t in terms.items() if mode.bias == "absorb" or n in k.receivers}
+    sizes = {n: size(t, mode) for n, t in counted.items()}
+    s = sign * r / sum(sizes.values())
+    signed = {n: side(t) * sizes[n] for n, t in counted.items()}
+    crossed = sum((sizes[n] - sign * signed[n] for n in signed), torch.zeros_like(r))
+    return Shares({n: k.back(n, s * t) for n, t in signed.items()}, crossed=(sign * s * crossed).sum())
+
+
+def normalise(k: NormaliseView, r: Tensor, mode: BoundMode) -> Shares:
+    """Both maps pass; with absorb the shift is an addend."""
+    if mode.bias == "redistribute" or (shift := k.shift) is None:
+        return Shares({k.name: r})
+    y = k.output
+    scaled, sign = y - shift, side(y)
+    mine, theirs = size(scaled, mode), shift.abs()
+    s = sign * r / (mine + theirs)
+    x, b = side(scaled) * mine, side(shift) * theirs
+    crossed = sign * s * ((mine - sign * x) + (theirs - sign * b))
+    return Shares({k.name: s * x}, {k.bias_name: (s * b).sum(), "crossed": crossed.sum()})
+
+
+FORMULAS = formulas(linear, lambda terms, r, mode: ({}, {}))
+
+CONTRASTIVE = Mode(
+    "contrastive",
+    {
+        "linear": FORMULAS["linear"],
+        "bilinear": FORMULAS["bilinear"],
+        "sum": Formula(sum_, ("x",)),
+        "normalise": Formula(normalise, DEFAULT.formulas["normalise"].reads),
+    },
+    options={**DEFAULT.options, "against": "rest"},
+    splits="default",
+    source="the default map split by agreement of signs",
+    summary="two maps, for and against the target; the mapping itself is their difference",
+)
