@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dlb_core.explanation import Explanation
     from dlb_core.kernel.ledger import Ledger
     from dlb_core.relevance import Relevance
+    from dlb_core.targets import Contrast, Query
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,8 @@ _HOMES = {
     "NodeIO": "backtrace",
     "Explanation": "explanation",
     "Relevance": "relevance",
+    "Contrast": "targets",
+    "Query": "targets",
     "Ledger": "kernel.ledger",
     **dict.fromkeys(
         (
@@ -59,6 +62,7 @@ _HOMES = {
 
 __all__ = [
     "ConservationError",
+    "Contrast",
     "DLBError",
     "DLBacktrace",
     "Explanation",
@@ -68,6 +72,7 @@ __all__ = [
     "NodeIO",
     "NonFiniteError",
     "PackError",
+    "Query",
     "Relevance",
     "RuleError",
     "StaleActivationsError",

@@ -14,6 +14,7 @@ TASKS = (
     "binary-segmentation",
     "segmentation",
     "token-classification",
+    "detection",
     "generation",
 )
 SEEDS = ("multiplier", "logit", "probability")

@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from dlb_core.errors import ExplanationFileError
 from dlb_core.kernel.ledger import Ledger, NodeEntry
 from dlb_core.relevance import Relevance
+from dlb_core.targets import Contrast, Query
 
 FORMAT = "dlb-explanation"
 FORMAT_VERSION = 1
@@ -164,6 +165,8 @@ def _encode(target: Any, flat: dict[str, Tensor]) -> tuple[Any, int]:
             return [walk(v) for v in value]
         if isinstance(value, slice):
             return {"slice": [value.start, value.stop, value.step]}
+        if isinstance(value, (Contrast, Query)):
+            return {type(value).__name__: {f.name: walk(getattr(value, f.name)) for f in fields(value)}}
         return value
 
     return walk(target), count
@@ -175,6 +178,9 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
             return tensors[f"target/{value['tensor']}"]
         if "slice" in value:
             return slice(*value["slice"])
+        for named in (Contrast, Query):
+            if named.__name__ in value:
+                return named(**{name: _decode(v, tensors) for name, v in value[named.__name__].items()})
         return tuple(_decode(v, tensors) for v in value["tuple"])
     if isinstance(value, list):
         return [_decode(v, tensors) for v in value]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from zoo import CASES, MLP
 
-from dlb_core import DLBacktrace, Explanation, ExplanationFileError, explanation
+from dlb_core import Contrast, DLBacktrace, Explanation, ExplanationFileError, explanation
 
 HEAD, TENSORS = "explanation.json", "tensors.safetensors"
 
@@ -66,6 +66,8 @@ TARGETS: dict[str, Any] = {
     "weights": torch.eye(3),
     "span": slice(0, 2),
     "several": {"targets": [0, (1,), [2, 1, 0], torch.eye(3)]},
+    "contrast": Contrast(2, against=(0, 1)),
+    "contrast per sample": [Contrast([0, 1]), Contrast(0, 2), Contrast(1)],
 }
 
 
