@@ -197,9 +197,7 @@ class DLBacktrace:
         args, kwargs = _as_inputs(inputs, kwargs)
         engine = self._engine_of(args, kwargs)
         start = engine.output_node if at is None else engine.node(at)
-        plan = engine.plan(bound, start)
-        once = targets is None or not plan.dynamic
-        kept = engine.kept_for(plan, start, once=once)
+        kept, once = engine.kept_for(bound, start, several=targets is not None)
         prediction = engine.forward(args, kwargs, temperature, keep=kept)
         output = engine.output_of(prediction)
         relevance = engine.relevance(

@@ -13,6 +13,7 @@ from dlb_core.errors import NonFiniteError, StaleActivationsError
 from dlb_core.kernel.composites import AnyMode
 from dlb_core.kernel.facts import facts
 from dlb_core.kernel.layout import Layout
+from dlb_core.kernel.modes import BoundMode
 from dlb_core.kernel.plan import Plan, build_plan
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
@@ -20,7 +21,7 @@ from dlb_core.kernel.run import Activations, run_forward
 from dlb_core.kernel.thrift import thrift
 from dlb_core.propagation import propagate
 from dlb_core.relevance import Relevance
-from dlb_core.targets import Context, Request, Seed, make_seed
+from dlb_core.targets import Context, Request, Seed, against_seed, make_seed
 
 
 class Prediction(NamedTuple):
@@ -76,6 +77,15 @@ class Engine:
             self.plans[key] = build_plan(self.layout, self.registry, mode, [start], self.dtype)
         return self.plans[key]
 
+    def plans_of(self, mode: AnyMode, start: fx.Node) -> tuple[Plan | None, Plan]:
+        """The plan of the mode that is split in two (None: it is not), and the mode's own."""
+        split = mode.mode.splits if isinstance(mode, BoundMode) else None
+        if split is None:
+            return None, self.plan(mode, start)
+        options = self.registry.mode(split).options
+        base = self.registry.bind(split, **{n: v for n, v in mode.options.items() if n in options})
+        return self.plan(base, start), self.plan(mode, start)
+
     # forward
 
     def forward(
@@ -90,10 +100,12 @@ class Engine:
             raise NonFiniteError(self._first_bad_node(tensors))
         return Prediction(activations, [_version(v) for v in activations.values], temperature)
 
-    def kept_for(self, plan: Plan, start: fx.Node, *, once: bool) -> frozenset[int]:
-        """What an explanation keeps from its forward pass; `once`: one relevance pass follows, and may consume it."""
-        read = thrift(plan).keep if once else plan.reads
-        return read | {self.layout.slots[start.name]} | self._mask_slots()
+    def kept_for(self, mode: AnyMode, start: fx.Node, *, several: bool) -> tuple[frozenset[int], bool]:
+        """What an explanation keeps from its forward pass; and does one relevance pass follow, that may consume it?"""
+        whole, plan = self.plans_of(mode, start)
+        once = whole is None and not (several and plan.dynamic)
+        read = thrift(plan).keep if once else plan.reads | (whole.reads if whole else frozenset())
+        return read | {self.layout.slots[start.name]} | self._mask_slots(), once
 
     def output_of(self, prediction: Prediction) -> Tensor:
         """The explained output, divided by the temperature."""
@@ -147,17 +159,50 @@ class Engine:
         if not facts(start).active:
             name = self.input_names.get(start.name, start.name)
             raise ValueError(f"{name!r} depends on no explained input: choose another output, or explain_inputs=")
-        plan = self.plan(mode, start)
+        whole, plan = self.plans_of(mode, start)
         self._check_through(through or {}, plan)
         slot = self.layout.slots[start.name]
         activations = prediction.activations
-        shapes = activations.shapes
         value = activations.values[slot] if at is not None else self.output_of(prediction)
         seeds = self._seeds(value, request, targets, self._context(activations, start))
         several = targets is not None
-        seed = torch.stack([s.relevance for s in seeds]) if several else seeds[0].relevance
+        seed = _stacked([s.relevance for s in seeds], several)
+        against = None
+        if whole is not None:
+            opposed = [against_seed(value, s, request, mode.options["against"]) for s in seeds]
+            against = _stacked(opposed, several)
         chosen: Any = [s.target for s in seeds] if several else seeds[0].target
         del value, seeds  # an explanation's peak is the first step back: nothing of the output's size twice
+        how = {
+            "slot": slot,
+            "several": several,
+            "keep": keep,
+            "through": through or {},
+            "target": chosen,
+            "name": mode.name,
+        }
+        if whole is None or against is None:
+            return self._back(plan, activations, seed, consume=consume, **how)
+        total = self._back(whole, activations, seed.clamp_min(0) + against, consume=False, **how)
+        return self._back(plan, activations, seed.clamp_min(0) - against, consume=False, total=total, **how)
+
+    def _back(
+        self,
+        plan: Plan,
+        activations: Activations,
+        seed: Tensor,
+        *,
+        slot: int,
+        several: bool,
+        keep: str | Sequence[str],
+        through: Mapping[str, Any],
+        target: Any,
+        name: str,
+        consume: bool,
+        total: Relevance | None = None,
+    ) -> Relevance:
+        """One relevance pass, its results by name."""
+        shapes = activations.shapes
         kept, ledgers = propagate(
             plan,
             activations,
@@ -168,7 +213,7 @@ class Engine:
             check=self.check,
             input_names=self.input_names,
             consume=consume,
-            through=self._masks(through or {}, shapes),
+            through=self._masks(through, shapes),
         )
         tensors = self._named(kept, shapes, tuple(seed.shape[:1]) if several else ())
         tensors["output"] = seed
@@ -176,9 +221,10 @@ class Engine:
             tensors,
             ledgers,
             inputs=tuple(n for n in self.input_names.values() if n in tensors),
-            target=chosen,
-            mode=mode.name,
+            target=target,
+            mode=name,
             several=several,
+            total=total,
             resolve=self.program.resolve,
             why_not=self._why_not,
         )
@@ -262,6 +308,10 @@ class Engine:
     def _mask_slots(self) -> set[int]:
         """The attention mask of the inputs, which says where each sample ends."""
         return {self.layout.slots[node] for node, name in self.input_names.items() if name == "attention_mask"}
+
+
+def _stacked(parts: Sequence[Tensor], several: bool) -> Tensor:
+    return torch.stack([*parts]) if several else parts[0]
 
 
 def _version(value: Any) -> int | None:

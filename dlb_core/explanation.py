@@ -48,6 +48,16 @@ class Explanation:
         return self.relevance.inputs
 
     @property
+    def positive(self) -> Relevance:
+        """Contrastive: what speaks for the target; see `Relevance.positive`."""
+        return self.relevance.positive
+
+    @property
+    def negative(self) -> Relevance:
+        """Contrastive: what speaks against the target."""
+        return self.relevance.negative
+
+    @property
     def ledger(self) -> Any:
         """The `Ledger`, or a tuple of them after `targets=[...]`."""
         return self.relevance.ledger
@@ -125,11 +135,13 @@ def _write(explanation: Explanation, folder: Path) -> None:
     relevance = explanation.relevance
     flat: dict[str, Tensor] = {"output": explanation.output}
     entries: dict[str, int | None] = {}
-    for name, value in relevance.items():
-        parts = value if isinstance(value, (tuple, list)) else None
-        entries[name] = None if parts is None else len(parts)
-        for i, part in enumerate(parts if parts is not None else (value,)):
-            flat[f"relevance/{name}" if parts is None else f"relevance/{name}/{i}"] = part
+    maps: dict[str, Mapping[str, Any]] = {"relevance": relevance, "total": relevance.total or {}}
+    for kind, each in maps.items():
+        for name, value in each.items():
+            parts = value if isinstance(value, (tuple, list)) else None
+            entries[name] = None if parts is None else len(parts)
+            for i, part in enumerate(parts if parts is not None else (value,)):
+                flat[f"{kind}/{name}" if parts is None else f"{kind}/{name}/{i}"] = part
     target, targets = _encode(relevance.target, flat)
     # written as bytes, so that the file has the permissions of any new file
     (folder / TENSORS).write_bytes(save({k: v.detach().cpu().contiguous().clone() for k, v in flat.items()}))
@@ -144,6 +156,7 @@ def _write(explanation: Explanation, folder: Path) -> None:
         "inputs": list(relevance.inputs),
         "entries": entries,
         "ledgers": [_ledger_out(ledger) for ledger in relevance.ledgers],
+        "total_ledgers": [_ledger_out(ledger) for ledger in relevance.total.ledgers] if relevance.total else None,
         "sha256": _digest(folder / TENSORS),
     }
     (folder / HEAD).write_text(json.dumps(head, indent=1), "utf-8")
@@ -219,21 +232,26 @@ def _digest(path: Path) -> str:
 
 
 def _rebuild(head: dict[str, Any], tensors: Mapping[str, Tensor]) -> Explanation:
-    named: dict[str, Any] = {}
-    for name, count in head["entries"].items():
-        if count is None:
-            named[name] = tensors[f"relevance/{name}"]
-        else:
-            named[name] = tuple(tensors[f"relevance/{name}/{i}"] for i in range(count))
-    relevance = Relevance(
-        named,
-        tuple(_ledger_in(entry) for entry in head["ledgers"]),
-        inputs=tuple(head["inputs"]),
-        target=_decode(head["target"], tensors),
-        mode=head["mode"],
-        several=head["several"],
-        why_not=lambda name: "not in the saved explanation",
-    )
+    target = _decode(head["target"], tensors)
+
+    def named(folder: str, ledgers: Any, total: Relevance | None = None) -> Relevance:
+        found: dict[str, Any] = {}
+        for name, count in head["entries"].items():
+            path = f"{folder}/{name}"
+            found[name] = tensors[path] if count is None else tuple(tensors[f"{path}/{i}"] for i in range(count))
+        return Relevance(
+            found,
+            tuple(_ledger_in(entry) for entry in ledgers),
+            inputs=tuple(head["inputs"]),
+            target=target,
+            mode=head["mode"],
+            several=head["several"],
+            total=total,
+            why_not=lambda name: "not in the saved explanation",
+        )
+
+    whole = head.get("total_ledgers")
+    relevance = named("relevance", head["ledgers"], None if whole is None else named("total", whole))
     output = tensors["output"]
     assert isinstance(output, torch.Tensor)
     return Explanation(relevance=relevance, output=output, options=head["options"])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from dlb_core.contrast import half_ledger, half_tensors
 from dlb_core.kernel.ledger import Ledger
 
 
@@ -14,7 +15,8 @@ class Relevance(Mapping[str, Any]):
 
     Keys are the input names first, then node names in execution order, then ``output`` (the seed). A module path
     (``layer1.0.conv2``) or the name of a folded node works as a key too. `ledger` keeps the books of the seed; with
-    several targets every tensor has a leading axis over them and `ledger` is a tuple.
+    several targets every tensor has a leading axis over them and `ledger` is a tuple. In a contrastive mode the mapping
+    is the difference of two maps, `positive` and `negative`, whose sum is `total`.
     """
 
     def __init__(
@@ -26,6 +28,7 @@ class Relevance(Mapping[str, Any]):
         target: Any,
         mode: str,
         several: bool = False,
+        total: Relevance | None = None,
         resolve: Callable[[str], str] = str,
         why_not: Callable[[str], str] = lambda name: "no relevance was kept for it",
     ) -> None:
@@ -35,6 +38,7 @@ class Relevance(Mapping[str, Any]):
         self._inputs = inputs
         self.ledgers = ledgers
         self.several = several
+        self.total = total
         self.target = target
         self.mode = mode
 
@@ -42,6 +46,31 @@ class Relevance(Mapping[str, Any]):
     def ledger(self) -> Any:
         """The `Ledger` of the seed; a tuple of them, one per target, after `targets=[...]`."""
         return self.ledgers if self.several else self.ledgers[0]
+
+    @property
+    def positive(self) -> Relevance:
+        """Contrastive: the map of what speaks for the target, >= 0, with its own ledger."""
+        return self._side(1)
+
+    @property
+    def negative(self) -> Relevance:
+        """Contrastive: the map of what speaks against the target, >= 0, with its own ledger."""
+        return self._side(-1)
+
+    def _side(self, sign: int) -> Relevance:
+        if self.total is None:
+            raise AttributeError(f"mode {self.mode!r} has one map; mode='contrastive' has .positive and .negative")
+        pairs = zip(self.total.ledgers, self.ledgers, strict=True)
+        return Relevance(
+            {name: half_tensors(total, self._tensors[name], sign) for name, total in self.total.items()},
+            tuple(half_ledger(total, difference, sign) for total, difference in pairs),
+            inputs=self._inputs,
+            target=self.target,
+            mode=self.mode,
+            several=self.several,
+            resolve=self._resolve,
+            why_not=self._why_not,
+        )
 
     @property
     def inputs(self) -> dict[str, Any]:
