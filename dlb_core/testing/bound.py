@@ -176,7 +176,8 @@ def bound(
             each.run(program, found)
     layout = lay_out(program, found)
     name, bias = (mode, None) if isinstance(mode, str) else mode
-    bound_mode = found.bind(name, **({} if bias is None else {"bias": bias}), **options)
+    given = {**found.mode(name).example, **({} if bias is None else {"bias": bias}), **options}
+    bound_mode = found.bind(name, **given)
     return Bound(layout, build_plan(layout, found, bound_mode, [end], _relevance_dtype(end)), inputs, end)
 
 

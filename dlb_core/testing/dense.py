@@ -80,6 +80,8 @@ def _asks_of_mode(trial: Trial, bound: Bound) -> None:
     if type(bound.row) in (Linear, Bilinear, Sum, Normalise):
         if isinstance(trial.mode, str) or trial.mode[1] is None or mode.name not in oracle.MODES:
             raise NotAsked(f"the oracle does not know mode {mode.name}")
+        if getattr(bound.row, "magnitudes_only", False) and mode.name in ("alpha-beta", "z-plus"):
+            raise NotAsked("its weights have no halves: it shares by magnitude")
     elif bound.row.kind in mode.formulas:
         raise NotAsked(f"mode {mode.name} has a formula of its own for kind {bound.row.kind}")
 
@@ -116,7 +118,8 @@ def _linear(trial: Trial, bound: Bound, arguments: Arguments, r: Any) -> Expecte
     w, addend = _weights(trial, arguments, row.x)
     receives = row.bias is not None and row.bias in bound.plan.steps[0].receivers
     x = get(arguments, row.x)
-    shared = oracle.linear(w, _flat(x), addend, _flat(r), _policy(trial), addend_receives=receives)
+    fixed = row.weight is None and row.weights is None
+    shared = oracle.linear(w, _flat(x), addend, _flat(r), _policy(trial), addend_receives=receives, fixed=fixed)
     expected = {row.x: shared.x.reshape(x.shape)}
     if row.bias is not None and receives:
         expected[row.bias] = _lowered(bound, shared.addend, arguments, row.bias)

@@ -18,7 +18,7 @@ def _by_weights(of: Callable[[LinearView], Tensor | None], square: bool) -> Call
         """Every input counts for what its weight says, whatever its value; R_x = T(R / n, c)."""
         counts = of(k)
         bias = counted_bias(k, mode)
-        amount = None if bias is None else bias.square() if square else torch.ones_like(bias)
+        amount = None if bias is None else bias.square() if square else (bias != 0).to(bias.dtype)
         n = k.apply(torch.ones_like(k.x), counts)
         s, unreached = portion(r, n if amount is None else n + amount)
         return shared(k, k.transpose(s, counts), s, amount, unreached=unreached)
@@ -82,7 +82,7 @@ FLAT = Mode(
     options={"bias": "redistribute"},
     elsewhere="epsilon",
     source="Lapuschkin et al. 2019, doi:10.1038/s41467-019-08987-4",
-    summary="an input layer shares equally over what it reads; epsilon elsewhere",
+    summary="an input layer shares equally over what it is connected to; epsilon elsewhere",
 )
 Z_BOX = Mode(
     "z-box",

@@ -101,7 +101,7 @@ def _row(name: str) -> Row:
     op = getattr(aten, name).default
     transform = Transform(op, tuple(argument.name for argument in op._schema.arguments[1:]))
     weights, apply = partial(_weights, transform), partial(_apply, transform)
-    return pairs(linear(f"aten::{name}", x="self", weights=weights, apply=apply, magnitudes_only=True))
+    return pairs(linear(f"aten::{name}", x="self", weights=weights, apply=apply))
 
 
 def _stft(

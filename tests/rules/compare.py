@@ -5,6 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .harness import Outcome
+
+
+def kept(done: Outcome) -> float:
+    """What a rule itself keeps: units in the accounts that are no operand's."""
+    return sum(done.booked(account) for account in ("stabiliser", "crossed", "unreached"))
+
 
 def assert_same(got: Tensor, expected: Tensor, *, of: Tensor, rtol: float = 1e-7) -> None:
     """Equal up to rounding, measured against the largest share that flows."""

@@ -19,6 +19,8 @@ from dlb_core.testing.bound import parts
 from dlb_core.testing.oracle import EPS
 
 __all__ = [
+    "ALL_MODES",
+    "ALL_MODE_NAMES",
     "EPS",
     "MODES",
     "MODE_NAMES",
@@ -37,6 +39,10 @@ __all__ = [
 TAU = {torch.float64: 1e-150, torch.float32: 1e-18}
 MODES = [("default", "redistribute"), ("default", "absorb"), ("epsilon", "absorb"), ("epsilon", "redistribute")]
 MODE_NAMES = ["-".join(m) for m in MODES]
+#: the modes whose formulas the oracle knows; attnlrp and cp-lrp share epsilon's
+FORMULATED = ("gamma", "alpha-beta", "z-plus", "contrastive", "w-square", "flat", "z-box")
+ALL_MODES = [*MODES, *((name, bias) for name in FORMULATED for bias in ("absorb", "redistribute"))]
+ALL_MODE_NAMES = ["-".join(m) for m in ALL_MODES]
 ModeName = tuple[str, str | None]  # a mode and its policy for biases, None where it has none
 
 

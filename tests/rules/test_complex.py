@@ -15,11 +15,12 @@ from . import oracle
 from .case import Case
 from .cases import complex_numbers as table
 from .compare import assert_booked, assert_same
-from .harness import MODE_NAMES, MODES, ModeName, bind, bind_op, call_op, parts
+from .harness import ALL_MODE_NAMES, ALL_MODES, MODE_NAMES, MODES, ModeName, bind, bind_op, call_op, parts
 from .tensors import Tensors
 
 aten = torch.ops.aten
-every_mode = pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
+every_mode = pytest.mark.parametrize("mode", ALL_MODES, ids=ALL_MODE_NAMES)
+first_modes = pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
 
 
 def whole(flat: Tensor, like: Tensor) -> Tensor:
@@ -88,7 +89,7 @@ def test_each_part_goes_where_it_came_from() -> None:
     assert bind_op(aten.imag.default, {"self": z}, ["self"]).back(torch.tensor(9.0).double())["self"].item() == 9.0j
 
 
-@every_mode
+@first_modes
 def test_a_long_transform_shares_by_magnitudes_alone(mode: ModeName, monkeypatch: pytest.MonkeyPatch) -> None:
     """The signed modes stay exact; default takes |x| over all inputs of the transform."""
     t = Tensors(4)
@@ -132,7 +133,7 @@ class Mixer(torch.nn.Module):
         return out
 
 
-@every_mode
+@first_modes
 @pytest.mark.parametrize("kind", [Rotary, Mixer])
 def test_models_with_complex_values(mode: ModeName, kind: type[torch.nn.Module]) -> None:
     torch.manual_seed(0)

@@ -15,7 +15,7 @@ from . import oracle
 from .case import Case
 from .cases import CASES, complex_numbers
 from .compare import assert_booked, assert_same
-from .harness import MODE_NAMES, MODES, ModeName, assert_conserved, bind_op, call_op, pack
+from .harness import ALL_MODE_NAMES, ALL_MODES, MODES, ModeName, assert_conserved, bind_op, call_op, pack
 from .tensors import Tensors, both_dtypes, checked, dim_of, shapes, tensors
 
 aten = torch.ops.aten
@@ -31,7 +31,7 @@ def _is_fixed(case: Case) -> bool:
 
 COMPLEX = complex_numbers.CASES  # maps between pairs of numbers have tests of their own
 FIXED = [case for case in CASES if _is_fixed(case) and case not in COMPLEX]
-every_mode = pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
+every_mode = pytest.mark.parametrize("mode", ALL_MODES, ids=ALL_MODE_NAMES)
 
 
 def prove(op: Any, arguments: dict[str, Any], t: Tensors, mode: ModeName, x: str = "self", bias: str = "") -> None:
@@ -46,8 +46,12 @@ def prove(op: Any, arguments: dict[str, Any], t: Tensors, mode: ModeName, x: str
     addend = apply(torch.zeros(size, dtype=torch.float64), with_bias=True).flatten()
     output = call_op(op, arguments)
     r = t.normal(*output.shape)
-    expected = oracle.linear(w, arguments[x].flatten(), addend, r.flatten(), mode)
-    done = bind_op(op, arguments, [x], mode).back(r)
+    bound = bind_op(op, arguments, [x], mode)
+    fixed = bound.row.weight is None and bound.row.weights is None
+    halves = mode[0] not in ("alpha-beta", "z-plus") or not bound.row.magnitudes_only
+    known = mode if halves else ("default", mode[1])  # where weights have no halves to take, by magnitude
+    expected = oracle.linear(w, arguments[x].flatten(), addend, r.flatten(), known, fixed=fixed)
+    done = bound.back(r)
     assert_same(done[x], expected.x.reshape(size), of=r)
     scale = float(r.abs().sum() + expected.x.abs().sum())
     for account, units in {**expected.accounts, f"bias:{bias}": float(expected.addend.sum())}.items():

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from dlb_core.kernel.call import Call
@@ -49,20 +48,13 @@ class LinearView:
         weight = self.weight
         if weight is None:
             return None, None
-        return None if self.row.magnitudes_only else (weight.clamp(min=0), weight.clamp(max=0))
+        return None if self.row.magnitudes_only or not weight.dim() else (weight.clamp(min=0), weight.clamp(max=0))
 
     @property
     def connections(self) -> Tensor | None:
-        """1 for every connection, in place of the weight: all of a parameter's, the computed ones that are not 0."""
+        """1 for every weight that is not 0."""
         weight = self.weight
-        if weight is None or self.row.weights is None:
-            return None if weight is None else torch.ones_like(weight)
-        return (weight != 0).to(weight.dtype)
-
-    def shape(self) -> torch.Size:
-        """The shape of x, known even when x was freed."""
-        size: torch.Size = self.call.shape(self.name)
-        return size
+        return None if weight is None else (weight != 0).to(weight.dtype)
 
     @property
     def bias(self) -> Tensor | None:
@@ -107,7 +99,8 @@ class Linear(Row):
     `bias_dim` is the output dimension, from the right, on which a one-dimensional bias lies; `factor(call)`
     and `bias_factor(call)` what the op multiplies the map and the bias by (alpha=, beta=): they come with the
     view's weight and bias, so `apply` leaves them out and magnitudes stay magnitudes. `magnitudes_only`: what
-    `weights` computes stands for the weights (their factors, a sign), so no half of it can be taken, only `abs`.
+    `weights` computes are factors of the weights, so only `abs` of it means something, and no half; so it is with a
+    number in place of weights.
     """
 
     kind: ClassVar[str] = "linear"
