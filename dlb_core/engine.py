@@ -225,7 +225,7 @@ class Engine:
             mode=name,
             several=several,
             total=total,
-            resolve=self.program.resolve,
+            resolve=self._key,
             why_not=self._why_not,
         )
 
@@ -285,6 +285,11 @@ class Engine:
                 mask[channel] = 1
             masks[slot] = mask.reshape(-1, *[1] * (len(shape) - axis - 1))
         return masks
+
+    def _key(self, name: str) -> str:
+        """The key of results behind a name: an input's own name where a node that a pass took out was its copy."""
+        resolved = self.program.resolve(name)
+        return self.input_names.get(resolved, resolved)
 
     def _why_not(self, name: str) -> str:
         inputs = {i.name: i.node for i in self.program.inputs if i.node is not None}
