@@ -48,7 +48,7 @@ class DLBacktrace:
     as it runs, whatever the model's Python decides) or "auto" (export, else the tape; the log says so). output: which
     output to explain, by name or index (default: the first floating tensor). explain_inputs: which inputs receive
     relevance (default: the floating ones and the ids that a lookup reads). fold: fold BatchNorm into the layer before
-    it. check: "raise" (every node), "warn", "ends" (seed against inputs and accounts), "off". relevance_dtype: default
+    or after it. check: "raise" (every node), "warn", "ends" (seed against inputs and accounts), "off". relevance_dtype: default
     the model's dtype, float32 for half-precision models.
 
     Raises `TraceError` and `UnsupportedOpError` (naming all ops without a rule) before any work.

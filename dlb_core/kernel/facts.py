@@ -23,7 +23,7 @@ class Facts:
 
     active: depends on an explained input. gate: its value weights something (softmax, sigmoid). gates: operands
     that are gates beside a signal. statistics: operands that are a normaliser's statistic of the same source.
-    source: the node of which this one is a single elementwise function.
+    source: the node of which this one is a single elementwise function. folded: the nodes that a pass took into it.
     """
 
     active: bool = False
@@ -31,6 +31,7 @@ class Facts:
     gates: frozenset[str] = frozenset()
     statistics: frozenset[str] = frozenset()
     source: fx.Node | None = None
+    folded: tuple[str, ...] = ()
 
 
 def facts(node: fx.Node) -> Facts:

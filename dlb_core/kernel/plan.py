@@ -78,8 +78,8 @@ class Plan:
         for step in reversed(self.steps):
             node, gets = step.node, ", ".join(sorted(step.receivers)) or "-"
             named = (node.name, op_name(node.target), step.declared.kind, self.rule(step))
-            rows.append((*named, gets, step.row.pack, module_path(node)))
-        columns = ("node", "op", "kind", "rule", "relevance goes to", "pack", "module")
+            rows.append((*named, gets, ", ".join(facts(node).folded), step.row.pack, module_path(node)))
+        columns = ("node", "op", "kind", "rule", "relevance goes to", "folded", "pack", "module")
         return Table(columns, rows, title=f"plan: {self.mode!r}")
 
     def rule(self, step: RelevanceStep) -> str:

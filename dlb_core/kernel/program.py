@@ -43,11 +43,17 @@ class Parameter:
     def value(self) -> Tensor:
         """The tensor now."""
         if self.compute is not None:
-            versions = tuple(s.value()._version for s in self.sources)
+            versions = self.versions()
             if versions != self._versions:
                 self.tensor = self.compute(*(s.value() for s in self.sources))
                 self._versions = versions
         return self.tensor
+
+    def versions(self) -> tuple[int, ...]:
+        """How often each of the model's tensors behind it was changed in place; a derived one may have derived ones."""
+        if self.compute is None:
+            return (self.tensor._version,)
+        return tuple(version for source in self.sources for version in source.versions())
 
 
 @dataclass
@@ -96,7 +102,7 @@ class Program:
         """A new parameter computed from others, as a placeholder in front of the graph."""
         value = compute(*(s.value() for s in sources))
         parameter = Parameter(name, "derived", value, tuple(sources), compute)
-        parameter._versions = tuple(s.value()._version for s in sources)
+        parameter._versions = parameter.versions()
         first = next(iter(self.graph.nodes))
         with self.graph.inserting_before(first):
             node = self.graph.placeholder(f"d_{name.replace('.', '_')}")
