@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from . import oracle
 from .compare import assert_booked, assert_same, kept
-from .harness import ALL_MODE_NAMES, ALL_MODES, ModeName, assert_conserved, bind, bind_op, call_op
+from .harness import ALL_MODE_NAMES, ALL_MODES, ModeName, assert_conserved, bind, bind_op, call_op, pack
 from .tensors import Tensors, both_dtypes, broadcast_pair, checked, tensors
 
 aten = torch.ops.aten
@@ -83,6 +83,17 @@ def test_constants_of_other_dtypes(mode: ModeName, addend: torch.Tensor) -> None
     assert_same(done["self"], shares[0], of=shares[0])
     assert_booked(done.booked("constant:other"), float(shares[1].sum()), scale=float(r.abs().sum()))
     assert_booked(kept(done), stabiliser, scale=float(r.abs().sum()))
+
+
+@pytest.mark.parametrize("mode", pack().modes)
+def test_a_mask_of_minus_infinity_closes_places_and_takes_nothing_elsewhere(mode: str) -> None:
+    """Scores + mask, as it is written: a closed place has no relevance, an open one all of its own."""
+    example = getattr(pack().modes[mode], "example", {})
+    mask = torch.tensor([0.0, -torch.inf, torch.finfo(torch.float64).min, 0.0], dtype=torch.float64)
+    x, r = Tensors(1)(4), torch.tensor([2.0, 0.0, 0.0, -3.0], dtype=torch.float64)
+    done = bind_op(aten.add.Tensor, {"self": x, "other": mask}, ["self"], (mode, None), **example).back(r)
+    torch.testing.assert_close(done["self"], r, rtol=1e-4, atol=0)
+    assert_conserved(done)
 
 
 @every_mode

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from dlb_core.kernel.call import Call, Shares
@@ -87,9 +88,11 @@ class SumView:
         return {n: v * factors[n] if _changes(factors.get(n)) else v for n, v in values.items()}
 
     def _addend(self, value: Any) -> Any:
-        """A mask or a count that is added is a number like any other."""
-        whole = isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex())
-        return value.to(self.call.dtype) if whole else value
+        """A mask or a count that is added is a number like any other; minus infinity one that can be divided by."""
+        if not isinstance(value, Tensor) or value.is_complex():
+            return value
+        most = torch.finfo(self.call.dtype).max / 16  # formulas add such numbers up and weigh them
+        return value.to(self.call.dtype).clamp(-most, most)
 
     def back(self, name: str, r: Tensor) -> Tensor:
         """Relevance of the output's shape summed back to the operand's shape."""
