@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         UntrustedFileError,
     )
     from dlb_core.explanation import Explanation
+    from dlb_core.inside import Heads
     from dlb_core.kernel.ledger import Ledger
     from dlb_core.relevance import Relevance
     from dlb_core.targets import Contrast, Query
@@ -38,6 +39,7 @@ _HOMES = {
     "DLBacktrace": "backtrace",
     "NodeIO": "backtrace",
     "Explanation": "explanation",
+    "Heads": "inside",
     "Relevance": "relevance",
     "Contrast": "targets",
     "Query": "targets",
@@ -67,6 +69,7 @@ __all__ = [
     "DLBacktrace",
     "Explanation",
     "ExplanationFileError",
+    "Heads",
     "InputMismatchError",
     "Ledger",
     "NodeIO",

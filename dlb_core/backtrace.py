@@ -152,9 +152,10 @@ class DLBacktrace:
         output, times `scaler`. target: a class, a (position, class), a list with one per sample, a weight tensor of
         the output's shape, or a callable that gets the output and returns one of these (default: what `task` means).
         targets: several seeds at once, a leading axis on everything. seed: "multiplier", "logit" (the output's own
-        value) or "probability". bias: "absorb" or "redistribute". through: node or module -> channels; only
-        relevance through them goes on, the rest is booked under ``through:<node>``. Raises ValueError for what is
-        unknown or out of range, `ConservationError` when the books do not close.
+        value) or "probability". bias: "absorb" or "redistribute". through: node or module -> channels (numbers),
+        `Heads(0, 3)` or True for all of it; only relevance that passes them goes on, the rest is booked under
+        ``through:<node>``. Of two on one path it must pass both, of two beside each other one. Raises ValueError for
+        what is unknown or out of range, `ConservationError` when the books do not close.
         """
         if self._last is None:
             raise RuntimeError("evaluation explains the last predict: call predict(...) first, or explain(...)")
@@ -188,15 +189,16 @@ class DLBacktrace:
         """Predict and evaluation at once, keeping only what is asked for; the state of `predict` is not touched.
 
         keep: "inputs", "all", or names of nodes and modules. at: start at this node or module instead of the output;
-        `target` then indexes its value. Further keyword arguments are options of the mode or inputs of the model; what
-        the model's forward takes goes to the model. Other arguments: see `evaluation`.
+        `target` is then a channel of it (at all positions, with equal shares; `seed="logit"`: by their value), a head
+        where it is an attention, or an index into its value. Further keyword arguments are options of the mode or
+        inputs of the model; what the model's forward takes goes to the model. Other arguments: see `evaluation`.
         """
         request = Request(task, target, seed, multiplier, scaler, thresholding, model_type)
         options = {name: kwargs.pop(name) for name in [*kwargs] if not self._engine.program.takes(name)}
         bound = self._mode(mode, bias, options)
         args, kwargs = _as_inputs(inputs, kwargs)
         engine = self._engine_of(args, kwargs)
-        start = engine.output_node if at is None else engine.node(at)
+        start = engine.start(at, [target] if targets is None else targets)
         kept, once = engine.kept_for(bound, start, several=targets is not None)
         prediction = engine.forward(args, kwargs, temperature, keep=kept)
         output = engine.output_of(prediction)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
 
+from dlb_core.conditions import conditions
 from dlb_core.errors import NonFiniteError, StaleActivationsError
+from dlb_core.inside import Heads, Inside, did_you_mean, inner_target
+from dlb_core.kernel.axes import Axes, Axis
 from dlb_core.kernel.composites import AnyMode
 from dlb_core.kernel.facts import facts
 from dlb_core.kernel.layout import Layout
@@ -67,8 +71,22 @@ class Engine:
         if name == "output" and resolved not in self.layout.slots:
             return self.output_node
         if resolved not in self.layout.slots:
-            raise ValueError(f"{name!r} is no node or module of this model; see dlb.graph() for the names")
+            known = (*inputs, *self.layout.slots, *self.program.modules, *self.program.aliases)
+            near = did_you_mean(name, known)
+            raise ValueError(f"{name!r} is no node or module of this model; {near}see dlb.graph() for the names")
         return self.layout.nodes[self.layout.slots[resolved]]
+
+    @cached_property
+    def inside(self) -> Inside:
+        """Where the nodes have their channels and heads."""
+        return Inside(Axes(self.layout), self.node, lambda node: self.input_names.get(node.name, node.name))
+
+    def start(self, at: str | None, targets: Sequence[Any]) -> fx.Node:
+        """The node that a relevance pass starts from: the output, or what `at` names."""
+        if at is None:
+            return self.output_node
+        by_head = any(isinstance(target, Heads) for target in targets)
+        return self.inside.heads(at)[0] if by_head else self.node(at)
 
     def plan(self, mode: AnyMode, start: fx.Node) -> Plan:
         """The plan of a mode from a node back to the inputs, built once."""
@@ -155,15 +173,17 @@ class Engine:
         consume: bool,
     ) -> Relevance:
         """Relevance by name for one request, or for several targets at once."""
-        start = self.output_node if at is None else self.node(at)
+        start = self.start(at, [request.target] if targets is None else targets)
         if not facts(start).active:
             name = self.input_names.get(start.name, start.name)
             raise ValueError(f"{name!r} depends on no explained input: choose another output, or explain_inputs=")
         whole, plan = self.plans_of(mode, start)
-        self._check_through(through or {}, plan)
         slot = self.layout.slots[start.name]
         activations = prediction.activations
         value = activations.values[slot] if at is not None else self.output_of(prediction)
+        if at is not None and start is not self.output_node:
+            request = request.at(inner_target(request.target, at, self.inside))
+            targets = None if targets is None else [inner_target(target, at, self.inside) for target in targets]
         seeds = self._seeds(value, request, targets, self._context(activations, start))
         several = targets is not None
         seed = _stacked([s.relevance for s in seeds], several)
@@ -177,7 +197,7 @@ class Engine:
             "slot": slot,
             "several": several,
             "keep": keep,
-            "through": through or {},
+            "through": through,
             "target": chosen,
             "name": mode.name,
         }
@@ -195,7 +215,7 @@ class Engine:
         slot: int,
         several: bool,
         keep: str | Sequence[str],
-        through: Mapping[str, Any],
+        through: Mapping[str, Any] | None,
         target: Any,
         name: str,
         consume: bool,
@@ -213,7 +233,7 @@ class Engine:
             check=self.check,
             input_names=self.input_names,
             consume=consume,
-            through=self._masks(through, shapes),
+            through=conditions(through, self.inside, plan, slot, shapes),
         )
         tensors = self._named(kept, shapes, tuple(seed.shape[:1]) if several else ())
         tensors["output"] = seed
@@ -227,6 +247,7 @@ class Engine:
             total=total,
             resolve=self._key,
             why_not=self._why_not,
+            part=self._part,
         )
 
     def _seeds(self, value: Tensor, request: Request, targets: Sequence[Any] | None, context: Context) -> list[Seed]:
@@ -261,30 +282,10 @@ class Engine:
                 tensors[names[node.name]] = zeros
         return tensors
 
-    def _check_through(self, through: Mapping[str, Any], plan: Plan) -> None:
-        reached = {t.slot for step in plan.steps for t in step.targets.values()} | {s.slot for s in plan.steps}
-        for name in through:
-            if self.layout.slots[self.node(name).name] not in reached:
-                raise ValueError(f"through names {name!r}, but no relevance reaches it in mode {plan.mode.name!r}")
-
-    def _masks(self, through: Mapping[str, Iterable[int]], shapes: Sequence[Any]) -> dict[int, Tensor]:
-        """Slot -> what of its relevance goes on: 1 on the chosen channels, 0 elsewhere."""
-        masks = {}
-        for name, channels in through.items():
-            slot = self.layout.slots[self.node(name).name]
-            shape = shapes[slot]
-            if not isinstance(shape, torch.Size):
-                raise ValueError(f"through[{name!r}] has several outputs: name the node that takes one of them")
-            axis = 1 if len(shape) == 4 else len(shape) - 1
-            if not isinstance(channels, (list, tuple, set, frozenset, range)):
-                raise ValueError(f"through[{name!r}]={channels!r}: give a list of channels")
-            mask = torch.zeros(shape[axis], dtype=self.dtype, device=self.program.device)
-            for channel in channels:
-                if not 0 <= channel < shape[axis]:
-                    raise ValueError(f"through[{name!r}] names channel {channel}: choose from 0 .. {shape[axis] - 1}")
-                mask[channel] = 1
-            masks[slot] = mask.reshape(-1, *[1] * (len(shape) - axis - 1))
-        return masks
+    def _part(self, what: str, name: str) -> tuple[str, int, Axis]:
+        """What a name's channels or heads are: the node's name, its number of dimensions, the one they lie on."""
+        node, axis = self.inside.channels(name) if what == "channel" else self.inside.heads(name)
+        return self.inside.label(node), node.meta["val"].dim(), axis
 
     def _key(self, name: str) -> str:
         """The key of results behind a name: an input's own name where a node that a pass took out was its copy."""

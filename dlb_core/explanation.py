@@ -62,6 +62,10 @@ class Explanation:
         """The `Ledger`, or a tuple of them after `targets=[...]`."""
         return self.relevance.ledger
 
+    def by_module(self) -> Any:
+        """Module path -> units in, out and booked; a tuple of them after `targets=[...]`."""
+        return self.relevance.by_module()
+
     @property
     def target(self) -> Any:
         """The target of each sample, as it was chosen."""

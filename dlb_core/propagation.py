@@ -19,6 +19,7 @@ from dlb_core.kernel.ledger import Ledger
 from dlb_core.kernel.plan import Plan
 from dlb_core.kernel.run import Activations, run_relevance
 from dlb_core.kernel.settle import raise_on_loss, settle
+from dlb_core.kernel.through import Through
 
 
 def propagate(
@@ -32,7 +33,7 @@ def propagate(
     check: str,
     input_names: Mapping[str, str],
     consume: bool = False,
-    through: Mapping[int, Tensor] | None = None,
+    through: Through | None = None,
 ) -> tuple[dict[int, Any], tuple[Ledger, ...]]:
     """Relevance of the slots in `keep`, and one ledger per seed.
 

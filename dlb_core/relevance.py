@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from torch import Tensor
+
 from dlb_core.contrast import half_ledger, half_tensors
+from dlb_core.kernel.axes import Axis
 from dlb_core.kernel.ledger import Ledger
 
 
@@ -31,10 +34,12 @@ class Relevance(Mapping[str, Any]):
         total: Relevance | None = None,
         resolve: Callable[[str], str] = str,
         why_not: Callable[[str], str] = lambda name: "no relevance was kept for it",
+        part: Callable[[str, str], tuple[str, int, Axis]] | None = None,
     ) -> None:
         self._tensors = MappingProxyType(dict(tensors))
         self._resolve = resolve
         self._why_not = why_not
+        self._part = part
         self._inputs = inputs
         self.ledgers = ledgers
         self.several = several
@@ -70,12 +75,53 @@ class Relevance(Mapping[str, Any]):
             several=self.several,
             resolve=self._resolve,
             why_not=self._why_not,
+            part=self._part,
         )
 
     @property
     def inputs(self) -> dict[str, Any]:
         """Relevance of the explained inputs by name."""
         return {name: self._tensors[name] for name in self._inputs if name in self._tensors}
+
+    def by_module(self) -> Any:
+        """Module path -> units in, out and booked (see `Ledger.by_module`); a tuple of them after `targets=[...]`."""
+        books = tuple(ledger.by_module() for ledger in self.ledgers)
+        return books if self.several else books[0]
+
+    def by_channel(self, name: str, dim: int | None = None) -> Tensor:
+        """Units per channel of a node, module or input: [B, C], dimension 0 and the channels; the rest is summed.
+
+        The dimension of channels is 1 of a convolution and what keeps its layout, the last of a linear layer; `dim`
+        says it where the graph does not. Several targets add their leading axis. Raises KeyError for what was not kept,
+        ValueError for a node without channels.
+        """
+        if dim is None:
+            return self._totals("channel", name)
+        r = self._tensor(name)
+        rank = r.dim() - self.several
+        if not -rank <= dim < rank:
+            raise ValueError(f"dim={dim}: {name!r} has dimensions 0 .. {rank - 1}")
+        return Axis(dim % rank).totals(r, rank)
+
+    def by_head(self, name: str) -> Tensor:
+        """Units per head of an attention, [B, H]: of its result, or of the module that holds it.
+
+        Several targets add their leading axis. Raises KeyError for what was not kept, ValueError for what has no heads.
+        """
+        return self._totals("head", name)
+
+    def _totals(self, what: str, name: str) -> Tensor:
+        if self._part is None:
+            advice = f"give dim= to sum its {what}s" if what == "channel" else "sum them before it is saved"
+            raise ValueError(f"{name!r}: a saved explanation does not know the graph; {advice}")
+        node, rank, axis = self._part(what, name)
+        return axis.totals(self._tensor(node), rank)
+
+    def _tensor(self, name: str) -> Tensor:
+        r = self[name]
+        if not isinstance(r, Tensor):
+            raise ValueError(f"{name!r} has several outputs: name the node that takes one of them")
+        return r
 
     def __getitem__(self, name: str) -> Any:
         if name in self._tensors:

@@ -15,6 +15,7 @@ from dlb_core.kernel.layout import ForwardStep, Layout
 from dlb_core.kernel.ops import op_name
 from dlb_core.kernel.plan import Plan, RelevanceStep
 from dlb_core.kernel.thrift import thrift
+from dlb_core.kernel.through import Through
 
 
 class Activations:
@@ -74,13 +75,12 @@ def run_relevance(
     keep: frozenset[int],
     books: Books | None,
     consume: bool = False,
-    through: Mapping[int, Tensor] | None = None,
+    through: Through | None = None,
 ) -> dict[int, Any]:
     """One relevance pass: seeds by slot in, relevance by slot out for the slots in `keep`.
 
     books: where the sums go (None: no check). consume: the activations were kept by `thrift`, and each is freed
-    after its last reader. through: slot -> a mask of what goes on from there; the rest is booked under
-    ``through:<node>``.
+    after its last reader. through: what does not go on; it is booked under ``through:<node>``.
     """
     pending: dict[int, Any] = dict(seeds)
     kept: dict[int, Any] = {}
@@ -103,12 +103,12 @@ def run_relevance(
                 continue
             if isinstance(r, list):
                 r = _filled(r, activations.shapes[step.slot], plan.dtype, activations)
-            if step.slot in keep:
-                kept[step.slot] = r
             if books is not None and books.detail:
                 books.relevance("in", step.slot, r)
-            if through and step.slot in through:
-                r = _masked(plan, step.slot, r, through[step.slot], books)
+            if through is not None:
+                r = _masked(step.slot, r, through, books)
+            if step.slot in keep:
+                kept[step.slot] = r
             call = Call(step.node, step.bound, step.slot, step.receivers, values, shapes, plan.dtype, device)
             try:
                 shares = step.formula.run(step.row.view(call), r, step.mode)
@@ -120,11 +120,11 @@ def run_relevance(
                     f"the rule for {_where(step)} returned {type(shares).__name__}: "
                     "return Shares({operand: relevance})"
                 )
-            _deliver(step, shares, pending, activations.shapes, books)
+            _deliver(step, shares, pending, activations.shapes, books, through)
     for slot, r in pending.items():  # what is left lies on inputs
         if slot not in slots_of_steps:
-            if through and slot in through:
-                r = _masked(plan, slot, r, through[slot], books)
+            if through is not None:
+                r = _masked(slot, r, through, books)
             if books is not None:
                 books.relevance("input", slot, r)
             if slot in keep:
@@ -132,17 +132,23 @@ def run_relevance(
     return kept
 
 
-def _masked(plan: Plan, slot: int, r: Tensor, mask: Tensor, books: Books | None) -> Tensor:
+def _masked(slot: int, r: Any, through: Through, books: Books | None) -> Any:
     """What goes on through the chosen channels; the rest is booked."""
+    mask = through.masks.get(slot)
+    if mask is None:
+        return r
     if books is not None:
-        node = plan.layout.nodes[slot]
-        name = next((i.name for i in plan.layout.program.inputs if i.node is node), node.name)
-        books.booked(slot, f"through:{name}", (r * (1 - mask)).sum())
+        books.booked(slot, through.accounts[slot], r * (1 - mask))
     return r * mask
 
 
 def _deliver(
-    step: RelevanceStep, shares: Shares, pending: dict[int, Any], shapes: Sequence[Any], books: Books | None
+    step: RelevanceStep,
+    shares: Shares,
+    pending: dict[int, Any],
+    shapes: Sequence[Any],
+    books: Books | None,
+    through: Through | None,
 ) -> None:
     for name, share in shares.relevance.items():
         if share is None:
@@ -158,6 +164,9 @@ def _deliver(
             continue
         share = _fitted(share, target.complex)
         _check_shape(step, name, share, shapes[target.slot])
+        if through is not None and (account := through.cuts.get((step.slot, target.slot))) is not None:
+            _drop(step.slot, account, share, books)
+            continue
         if books is not None and books.detail:
             books.relevance("out", step.slot, share, target.slot)
         before = pending.get(target.slot)
@@ -165,6 +174,13 @@ def _deliver(
     if books is not None:
         for name, amount in shares.accounts.items():
             books.booked(step.slot, _account(step, name), amount)
+
+
+def _drop(slot: int, account: str, share: Any, books: Books | None) -> None:
+    """Books what takes a way that passes no chosen node."""
+    for part in share if isinstance(share, (tuple, list)) else (share,):
+        if part is not None and books is not None:
+            books.booked(slot, account, part)
 
 
 def _fitted(share: Any, wanted: bool) -> Any:

@@ -237,6 +237,7 @@ def _row(op: str, cell: Callable[..., Any], gates: int, data: str, **states: str
         reads=("batch_sizes",),
         fake=FAKES[data],
         refuses=_drops,
+        channel_dim=-1,
     )
 
 

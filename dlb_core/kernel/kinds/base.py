@@ -68,6 +68,8 @@ class Row:
     ``reduction``). reads: argument values that `apply`, `transpose` or `back` read beside the operands. refuses:
     looks at the arguments of a call by name and says why this row does not support them (None: it does); numbers are
     themselves, tensors are graph nodes. fake: a shape function that stands in for torch's own while a model is traced.
+    channel_dim: the dimension of the output, counted from the right, on which the op makes new channels (None: it makes
+    none, or they lie where its kind has them).
     """
 
     kind: ClassVar[str] = "row"
@@ -83,9 +85,15 @@ class Row:
     reads: tuple[str, ...] = ()
     refuses: Callable[[Mapping[str, Any]], str | None] | None = None
     fake: Callable[..., object] | None = None
+    channel_dim: int | None = None
     pack: str = ""
     source: str = ""
     default_formula: ClassVar[Formula | None] = None
+
+    @property
+    def channels(self) -> int | None:
+        """The dimension of the output, from the right, on which channels lie that this op made."""
+        return self.channel_dim
 
     @property
     def carriers(self) -> tuple[str, ...]:

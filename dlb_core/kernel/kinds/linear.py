@@ -117,6 +117,10 @@ class Linear(Row):
     magnitudes_only: bool = False
 
     @property
+    def channels(self) -> int | None:
+        return self.bias_dim if self.channel_dim is None and self.weight is not None else self.channel_dim
+
+    @property
     def carriers(self) -> tuple[str, ...]:
         return tuple(name for name in (self.x, self.weight, self.bias) if name)
 
@@ -159,6 +163,10 @@ class Bilinear(Row):
     bias_dim: int = -1
     factor: Callable[[Call], Any] | None = None
     bias_factor: Callable[[Call], Any] | None = None
+
+    @property
+    def channels(self) -> int | None:
+        return self.bias_dim if self.channel_dim is None and self.bias is not None else self.channel_dim
 
     @property
     def carriers(self) -> tuple[str, ...]:

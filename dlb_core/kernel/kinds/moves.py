@@ -89,6 +89,7 @@ class Lookup(Row):
     default_formula: ClassVar[Formula | None] = Formula(_to_ids)
     ids: str
     table: str
+    channel_dim: int | None = -1
 
     @property
     def carriers(self) -> tuple[str, ...]:

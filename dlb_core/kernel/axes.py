@@ -1,0 +1,281 @@
+"""Where a node has its channels and its heads: known where an op makes them, followed through the graph from there.
+
+An op with weights makes new channels, on a dimension that its row names; attention makes its result by heads. What
+follows keeps them somewhere: a pool in place, a permutation elsewhere, a reshape as blocks of a longer dimension. To
+find out where, the op is run on an example in which every element holds the number of its channel (or head).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+from dlb_core.kernel.facts import facts, operand_nodes
+from dlb_core.kernel.kinds import Attention, Bilinear, Elementwise, Linear, Move, Normalise, Product, Row, Softmax, Sum
+from dlb_core.kernel.ops import module_chain
+from dlb_core.kernel.layout import Layout
+
+HEAD_DIM = -3  # of what attention returns: [..., heads, queries, values]
+ALIGNED = (Elementwise, Product, Sum, Normalise, Softmax)  # element by element, broadcasting
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A dimension of a node's output, and which channel or head each position on it belongs to.
+
+    `members` is None where every position is one of its own.
+    """
+
+    dim: int
+    members: Tensor | None = None
+
+    def count(self, shape: torch.Size) -> int:
+        """How many channels or heads an output of this shape has."""
+        return shape[self.dim] if self.members is None else int(self.members.max()) + 1
+
+    def totals(self, r: Tensor, rank: int) -> Tensor:
+        """Relevance by channel or head: dimension 0 of the node and this one stay, the others are summed.
+
+        rank: the node's number of dimensions; `r` may have more in front (several seeds).
+        """
+        lead = r.dim() - rank
+        others = [lead + d for d in range(1, rank) if d != self.dim]
+        summed = r.sum(others) if others else r
+        if self.members is None:
+            return summed
+        count = int(self.members.max()) + 1
+        return summed.new_zeros(*summed.shape[:-1], count).index_add(-1, self.members.to(r.device), summed)
+
+    def mask(self, chosen: list[int], shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """1 where a position belongs to the chosen, 0 elsewhere, in a shape that broadcasts against the node's."""
+        members = torch.arange(shape[self.dim]) if self.members is None else self.members
+        kept = torch.isin(members, torch.tensor(chosen)).to(device, dtype)
+        return kept.reshape(-1, *[1] * (len(shape) - self.dim - 1))
+
+
+class Axes:
+    """The channels and heads of a program's nodes; found when asked for, once."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._makes: dict[str, Callable[[fx.Node, Row], int | None]] = {"channel": _made_channels, "head": _made_heads}
+        self._labels: dict[tuple[str, fx.Node], Any] = {}
+
+    def channels(self, node: fx.Node) -> Axis | None:
+        """The channels of a node; None where the graph does not say."""
+        found = self._axis("channel", node)
+        if found is not None:
+            return found
+        shape = _shape(node)
+        if shape is None:
+            return None
+        if node.op == "placeholder" and (dim := self._read_as(node)) is not None:
+            return Axis(dim)
+        return Axis(1) if len(shape) == 2 else None
+
+    def heads(self, node: fx.Node) -> Axis | None:
+        """The heads of attention's result, and of what moved it since; None elsewhere."""
+        return self._axis("head", node)
+
+    def is_attention(self, node: fx.Node) -> bool:
+        """Does the node return what its heads attended to?"""
+        row = self._row(node)
+        return row is not None and _made_heads(node, row) is not None
+
+    def attentions(self, module: str) -> list[fx.Node]:
+        """The nodes in a module (or, for no name, in the model) that return what its heads attended to."""
+        inside = (node for node in self._layout.nodes if not module or module in module_chain(node))
+        return [node for node in inside if self.is_attention(node)]
+
+    def _row(self, node: fx.Node) -> Row | None:
+        return self._layout.rows[self._layout.slots[node.name]]
+
+    def _axis(self, what: str, node: fx.Node) -> Axis | None:
+        labels, shape = self._labelled(what, node), _shape(node)
+        if not isinstance(labels, Tensor) or shape is None:
+            return None
+        spread = [d for d, size in enumerate(labels.shape) if size > 1]
+        if not spread:
+            return self._single(what, node)
+        if len(spread) > 1:
+            return None
+        members = labels.flatten().long()
+        own = what == "channel" or bool((members == torch.arange(len(members))).all())
+        return Axis(spread[0], None if own else members)
+
+    def _single(self, what: str, node: fx.Node) -> Axis | None:
+        """A single channel has nothing to differ from: it is where the op made it, as long as the layout is kept."""
+        row, shape = self._row(node), _shape(node)
+        while row is not None and shape is not None:
+            if (made := self._makes[what](node, row)) is not None:
+                return Axis(len(shape) + made)
+            kept = [s for s in _sources(node, row) if self._labels.get((what, s)) is not None and _shape(s) == shape]
+            if not isinstance(row, ALIGNED) or not kept:
+                break
+            node = kept[0]
+            row = self._row(node)
+        return None
+
+    def _read_as(self, node: fx.Node) -> int | None:
+        """The dimension of an input that its reader takes for channels."""
+        for user in node.users:
+            row, shape = self._row(user) if user.op == "call_function" else None, _shape(user)
+            if row is None or shape is None or len(shape) != len(_shape(node) or ()):
+                continue
+            if isinstance(row, Linear) and (dim := _made_channels(user, row)) is not None:
+                return len(shape) + dim
+            if isinstance(row, ALIGNED) and (dim := self._read_as(user)) is not None:
+                return dim
+        return None
+
+    # labels: the number of an element's channel, with size 1 where it is the same along a dimension
+
+    def _labelled(self, what: str, node: fx.Node) -> Any:
+        """The labels of a node, walking up first so that a deep graph needs no deep stack; None: not known."""
+        waiting = [node]
+        while waiting:
+            current = waiting[-1]
+            key = what, current
+            if key in self._labels:
+                waiting.pop()
+                continue
+            row = self._row(current) if current.op == "call_function" else None
+            made = None if row is None else self._makes[what](current, row)
+            sources = [] if row is None or made is not None else _sources(current, row)
+            missing = [s for s in sources if (what, s) not in self._labels]
+            if missing:
+                waiting += missing
+            elif made is not None:
+                self._labels[key] = pytree.tree_map(lambda v, d=made: _fresh(v, d), current.meta["val"])
+            elif row is None or not sources:
+                self._labels[key] = None
+            else:
+                self._labels[key] = self._followed(current, row, {s: self._labels[what, s] for s in sources})
+        return self._labels[what, node]
+
+    def _followed(self, node: fx.Node, row: Row, sources: dict[fx.Node, Any]) -> Any:
+        known = {s: labels for s, labels in sources.items() if labels is not None}
+        if not known:
+            return None
+        if isinstance(row, ALIGNED) or _attends(node, row):
+            shape = _shape(node) or ()
+            for labels in known.values():
+                grown = _grown(labels, len(shape)) if isinstance(labels, Tensor) else None
+                if grown is not None and all(n in (1, size) for n, size in zip(grown.shape, shape, strict=True)):
+                    return grown
+            return None
+        for truth in (False, True):  # a condition that is not known, one way or the other
+            with contextlib.suppress(RuntimeError, IndexError, TypeError, ValueError):  # an example too poor for the op
+                found = _moved(node, row, known, truth=truth)
+                if found is not None:
+                    return found
+        return None
+
+
+def _made_channels(node: fx.Node, row: Row) -> int | None:
+    """The dimension, from the right, on which an op makes new channels."""
+    return None if row.channels is None or _attends(node, row) else row.channels
+
+
+def _made_heads(node: fx.Node, row: Row) -> int | None:
+    """Attention returns [batch, heads, queries, values]."""
+    shape = _shape(node)
+    return HEAD_DIM if _attends(node, row) and shape is not None and len(shape) >= 4 else None
+
+
+def _attends(node: fx.Node, row: Row) -> bool:
+    """Fused attention, or values that are weighted by a softmax."""
+    return isinstance(row, Attention) or (isinstance(row, Bilinear) and bool(facts(node).gates))
+
+
+def _sources(node: fx.Node, row: Row) -> list[fx.Node]:
+    """The operands that an element of the output is a copy, a function or an average of; none where it mixes them."""
+    operands = operand_nodes(node, row)
+    if isinstance(row, Attention):
+        return [operands[row.v]] if row.v in operands else []
+    if isinstance(row, Bilinear):
+        return [s for name, s in operands.items() if _attends(node, row) and name not in facts(node).gates]
+    averages = isinstance(row, Linear) and row.weight is None and row.weights is None
+    return list(operands.values()) if averages or isinstance(row, (*ALIGNED, Move)) else []
+
+
+def _moved(node: fx.Node, row: Row, known: dict[fx.Node, Any], *, truth: bool) -> Any:
+    """The labels after an op that moves or averages: its result for them over its result for ones."""
+    of_labels = _run(node, row, known, lambda labels, shape: labels.expand(shape), truth=truth)
+    of_ones = _run(node, row, known, lambda labels, shape: torch.ones(shape, dtype=labels.dtype), truth=truth)
+    if isinstance(of_labels, (tuple, list)):
+        found = tuple(map(_compressed, of_labels, of_ones))
+        return found if any(part is not None for part in found) else None
+    return _compressed(of_labels, of_ones)
+
+
+def _run(
+    node: fx.Node, row: Row, known: dict[fx.Node, Any], fill: Callable[[Tensor, Any], Tensor], *, truth: bool
+) -> Any:
+    def example(source: fx.Node) -> Any:
+        value = source.meta.get("val")
+        if isinstance(value, (tuple, list)):
+            parts = known.get(source) or (None,) * len(value)
+            return tuple(one(v, part) for v, part in zip(value, parts, strict=True))
+        return one(value, known.get(source)) if isinstance(value, Tensor) else _size(value)
+
+    def one(value: Any, labels: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        shape = [_size(n) for n in value.shape]
+        if labels is not None:
+            return fill(labels, shape)
+        dtype = value.dtype if not value.is_floating_point() else torch.float64
+        return torch.full(shape, truth if dtype is torch.bool else 0, dtype=dtype)
+
+    args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), example)
+    run: Any = row.forward or node.target
+    with torch.no_grad():
+        return run(*args, **kwargs)
+
+
+def _compressed(labels: Any, ones: Any) -> Tensor | None:
+    """One label per place, where all that went into it agrees; None where it does not, or nothing is known."""
+    if not isinstance(labels, Tensor) or not labels.is_floating_point() or not labels.numel():
+        return None
+    ratio = torch.where(ones == 0, torch.nan, labels / ones)
+    unknown = ratio.isnan()
+    if bool(unknown.all()) or bool(((ratio - ratio.round()).abs() > 1e-6)[~unknown].any()):
+        return None
+    low = torch.where(unknown, torch.inf, ratio.round())
+    high = torch.where(unknown, -torch.inf, ratio.round())
+    for dim in range(ratio.dim()):
+        least, most = low.amin(dim, keepdim=True), high.amax(dim, keepdim=True)
+        agreed = (low.isinf() | (low == least)) & (high.isinf() | (high == most))
+        if bool(agreed.all()):
+            low, high = least, most
+    known = high.numel() > 1 and bool((low == high).all())  # of an average over all of them nothing is left
+    return high if known else None
+
+
+def _fresh(value: Any, dim: int) -> Tensor | None:
+    """A number for each position on a dimension, counted from the right."""
+    if not isinstance(value, Tensor) or value.dim() < -dim:
+        return None
+    numbers = torch.arange(_size(value.shape[dim]), dtype=torch.float64)
+    return _grown(numbers.reshape(-1, *[1] * (-dim - 1)), value.dim())
+
+
+def _grown(labels: Tensor, rank: int) -> Tensor:
+    return labels.reshape(*[1] * (rank - labels.dim()), *labels.shape)
+
+
+def _shape(node: fx.Node) -> tuple[int, ...] | None:
+    value = node.meta.get("val")
+    return tuple(_size(n) for n in value.shape) if isinstance(value, Tensor) else None
+
+
+def _size(size: Any) -> Any:
+    """A size as it was when the model was traced."""
+    return size if isinstance(size, (int, float, bool)) or size is None else size.node.hint
