@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from dlb_core.comparison import Comparison, compare
 from dlb_core.errors import ExplanationFileError
 from dlb_core.kernel.ledger import Ledger, NodeEntry
 from dlb_core.relevance import Relevance
@@ -65,6 +66,14 @@ class Explanation:
     def by_module(self) -> Any:
         """Module path -> units in, out and booked; a tuple of them after `targets=[...]`."""
         return self.relevance.by_module()
+
+    def compare(self, other: Explanation, *, top: int | None = None, differences: int = 5) -> Comparison:
+        """How alike two explanations of the same inputs are: rank correlation, overlap of the top, where they differ.
+
+        top: how many features count as the largest (default: a tenth of them). differences: how many changed features
+        to name per input. Modes, models, targets and units may differ; raises ValueError for inputs that do not match.
+        """
+        return compare(self, other, top=top, differences=differences)
 
     @property
     def target(self) -> Any:
