@@ -13,7 +13,7 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test models bench lint train-digits docs clean opinfo operations
+.PHONY: help demo test models faithfulness bench lint train-digits docs clean opinfo operations
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +26,9 @@ test: lint .venv-test/.ready  ## lint and types, then the whole suite
 
 models: .venv-test/.ready  ## explain every model of the matrix and write docs/models.md
 	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) -q tests/matrix/test_matrix.py --all-models --document docs/models.md
+
+faithfulness: .venv-faithfulness/.ready  ## how faithful the modes are, against other tools (about 15 minutes); docs/faithfulness.md
+	PYTHONPATH=tests OMP_NUM_THREADS=$(TEST_THREADS) .venv-faithfulness/bin/python -m faithfulness
 
 opinfo: .venv-test/.ready  ## PyTorch's own operator samples through every row (about 5 minutes)
 	PYTHONPATH=tests OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m opinfo
@@ -48,7 +51,7 @@ docs: .venv-docs/.ready  ## the documentation as HTML in build/docs
 	.venv-docs/bin/sphinx-build -q -W --keep-going -b html -d build/doctrees docs build/docs
 
 clean:  ## remove all that the other targets made, environments too
-	rm -rf build dist .venv .venv-test .venv-docs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist .venv .venv-test .venv-faithfulness .venv-docs .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- environments -------------------------------------------------------------------------------------------------
@@ -57,11 +60,13 @@ clean:  ## remove all that the other targets made, environments too
 
 .venv/.ready: WANTED = .[viz]
 .venv-test/.ready: WANTED = .[test]
+.venv-faithfulness/.ready: WANTED = .[faithfulness]
 .venv-docs/.ready: WANTED = .[docs]
 # Its wheel asks for CUDA libraries that torch's CPU build does without; what it really needs comes with `test`.
 .venv-test/.ready: WITHOUT_DEPS = torchvision
+.venv-faithfulness/.ready: WITHOUT_DEPS = torchvision zennit
 
-.venv/.ready .venv-test/.ready .venv-docs/.ready: %/.ready: pyproject.toml constraints.txt
+.venv/.ready .venv-test/.ready .venv-faithfulness/.ready .venv-docs/.ready: %/.ready: pyproject.toml constraints.txt
 	@echo "setting up $* (once; a few minutes at most)"
 	@rm -f $@
 	@$(PYTHON) -m venv --clear $*
