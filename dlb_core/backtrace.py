@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from dlb_core.choices import CHECKS, TRACERS, choose
+from dlb_core.choices import AUTO, CHECKS, TRACERS, choose
 from dlb_core.engine import Engine, Prediction
 from dlb_core.explanation import Explanation
+from dlb_core.family import family
 from dlb_core.kernel.call import Call, Shares, resolve
 from dlb_core.kernel.composites import AnyMode, Composite
 from dlb_core.kernel.fakes import fakes_of
@@ -48,8 +49,8 @@ class DLBacktrace:
     as it runs, whatever the model's Python decides) or "auto" (export, else the tape; the log says so). output: which
     output to explain, by name or index (default: the first floating tensor). explain_inputs: which inputs receive
     relevance (default: the floating ones and the ids that a lookup reads). fold: fold BatchNorm into the layer before
-    or after it. check: "raise" (every node), "warn", "ends" (seed against inputs and accounts), "off". relevance_dtype: default
-    the model's dtype, float32 for half-precision models.
+    or after it. check: "raise" (every node), "warn", "ends" (seed against inputs and accounts), "off".
+    relevance_dtype: default the model's dtype, float32 for half-precision models.
 
     Raises `TraceError` and `UnsupportedOpError` (naming all ops without a rule) before any work.
     """
@@ -229,8 +230,13 @@ class DLBacktrace:
 
     @property
     def modes(self) -> list[str]:
-        """The names that `mode=` takes."""
+        """The names that `mode=` takes, beside "auto"."""
         return sorted(self._engine.registry.modes)
+
+    @property
+    def family(self) -> str:
+        """What kind of model this is, read off its graph; `mode="auto"` goes by it."""
+        return family(self._engine.layout, causal=self._engine.causal)
 
     @property
     def input_names(self) -> list[str]:
@@ -247,7 +253,8 @@ class DLBacktrace:
 
     def _mode(self, mode: str | Mode | Composite, bias: str | None, options: Mapping[str, Any]) -> AnyMode:
         settled = dict(options) if bias is None else {**options, "bias": bias}
-        return self._engine.registry.bind(mode, **settled)
+        found = self._engine.registry.recommended(self.family) if mode == AUTO else mode
+        return self._engine.registry.bind(found, **settled)
 
 
 def _as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from dlb_core.backtrace import DLBacktrace
+from dlb_core.choices import AUTO
 from dlb_core.cli.failure import UsageError
 from dlb_core.cli.findings import as_document, prediction, strongest
 from dlb_core.cli.folder import check_folder, new_folder
 from dlb_core.cli.inputs import Inputs, read_inputs
 from dlb_core.cli.models import LoadedModel, code_folder, load_model, user_code
-from dlb_core.cli.options import mode_options, target
+from dlb_core.cli.options import chosen_mode, mode_options, target
 from dlb_core.cli.page import print_page
 from dlb_core.cli.screen import heading, print_json, screen, show, table
 from dlb_core.explanation import HEAD, TENSORS, Explanation
@@ -31,7 +32,9 @@ def explain(args: argparse.Namespace) -> int:
     """Runs the command; everything that can be refused is refused before the model runs."""
     options, wanted = mode_options(args), target(args.targets)
     bias = {} if args.bias is None else {"bias": args.bias}
-    registry().bind(args.mode, **options, **bias)  # before a large model is loaded and traced in vain
+    mode = chosen_mode(args)
+    if mode != AUTO:  # which goes by the model
+        registry().bind(mode, **options, **bias)  # before a large model is loaded and traced in vain
     Request(task=args.task, seed=args.seed, multiplier=args.multiplier)
     if args.top < 1:
         raise UsageError(f"--top {args.top}: must be at least 1")
@@ -44,11 +47,11 @@ def explain(args: argparse.Namespace) -> int:
         device = _device(args.device, loaded.device)
         dlb = _trace(loaded, inputs, args)
         if args.plan:
-            plan = dlb.plan(args.mode, **options, **bias)
+            plan = dlb.plan(mode, **options, **bias)
         else:
             explanation = dlb.explain(
                 *_positional(inputs, device),
-                mode=args.mode,
+                mode=mode,
                 target=wanted,
                 task=args.task,
                 multiplier=args.multiplier,
@@ -131,7 +134,7 @@ def _is_image(tensor: Tensor) -> bool:
 
 def _show_plan(plan: Any, args: argparse.Namespace) -> int:
     if args.json:
-        print_json({"model": args.model, "mode": args.mode, "plan": plan.records()})
+        print_json({"model": args.model, "mode": plan.title.removeprefix("plan: "), "plan": plan.records()})
     else:
         rows = [[value if value != "" else "-" for value in row] for row in plan]
         show(screen(), heading(args.model, plan.title), table(plan.columns, rows))

@@ -104,7 +104,14 @@ def modes(args: argparse.Namespace) -> int:
     """The modes: options with their defaults, what they do, where they come from."""
     found = registry().modes
     records = [
-        {"mode": m.name, "options": dict(m.options), "summary": m.summary, "source": m.source, "pack": m.pack}
+        {
+            "mode": m.name,
+            "options": dict(m.options),
+            "summary": m.summary,
+            "auto for": list(m.suits),
+            "source": m.source,
+            "pack": m.pack,
+        }
         for _, m in sorted(found.items())
     ]
     if args.json:
@@ -114,14 +121,15 @@ def modes(args: argparse.Namespace) -> int:
     show(
         screen(),
         heading(f"{len(records)} mode(s)", "for --mode and mode=; options for --option"),
-        table(("mode", "options", "summary", "source", "pack"), rows),
+        table(("mode", "options", "summary", "auto for", "source", "pack"), rows),
     )
     return 0
 
 
 def _mode_cells(record: dict[str, Any]) -> list[Any]:
     options = ", ".join(f"{key}={'none' if value is None else value}" for key, value in record["options"].items())
-    return [record["mode"], options or "-", record["summary"], record["source"], record["pack"]]
+    suits = ", ".join(record["auto for"]) or "-"
+    return [record["mode"], options or "-", record["summary"], suits, record["source"], record["pack"]]
 
 
 def _listed(value: Any) -> str:

@@ -1,12 +1,15 @@
-"""Values of the command line that have a grammar of their own: --option and --target."""
+"""Values of the command line that have a grammar of their own: --option, --mode and --target."""
 
 from __future__ import annotations
 
 import argparse
 import ast
+import json
+from pathlib import Path
 from typing import Any
 
 from dlb_core.cli.failure import UsageError
+from dlb_core.kernel.composites import Composite
 
 WORDS = {"none": None, "null": None, "true": True, "false": False}
 
@@ -22,6 +25,19 @@ def mode_options(args: argparse.Namespace) -> dict[str, Any]:
             raise UsageError(f"--option {text}: {key} is given twice")
         options[key] = _value(value)
     return options
+
+
+def chosen_mode(args: argparse.Namespace) -> str | Composite:
+    """``--mode epsilon``, or ``--mode mine.json``: a composite as data. Raises `UsageError`."""
+    word: str = args.mode
+    if not word.endswith(".json"):
+        return word
+    try:
+        return Composite.from_dict(json.loads(Path(word).read_text("utf-8")))
+    except OSError as error:
+        raise UsageError(f"--mode {word}: {error.strerror or error}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UsageError(f"--mode {word} is no JSON: {error}") from None
 
 
 def target(texts: list[str] | None) -> int | tuple[int, ...] | list[Any] | None:

@@ -108,7 +108,11 @@ def _add_explain(commands: Any) -> None:
     data.add_argument("--std", metavar="S[,S,S]", help="then divide by this, per channel")
 
     how = parser.add_argument_group("what to explain, and how")
-    how.add_argument("--mode", default="default", help="see `dlb modes` (default: %(default)s)")
+    how.add_argument(
+        "--mode",
+        default="default",
+        help="see `dlb modes`; auto: what suits the model; FILE.json: a composite (default: %(default)s)",
+    )
     how.add_argument(
         "--option", dest="options", action="append", default=[], metavar="KEY=VALUE", help="an option of the mode"
     )

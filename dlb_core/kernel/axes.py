@@ -18,8 +18,8 @@ from torch.utils import _pytree as pytree
 
 from dlb_core.kernel.facts import facts, operand_nodes
 from dlb_core.kernel.kinds import Attention, Bilinear, Elementwise, Linear, Move, Normalise, Product, Row, Softmax, Sum
-from dlb_core.kernel.ops import module_chain
 from dlb_core.kernel.layout import Layout
+from dlb_core.kernel.ops import module_chain
 
 HEAD_DIM = -3  # of what attention returns: [..., heads, queries, values]
 ALIGNED = (Elementwise, Product, Sum, Normalise, Softmax)  # element by element, broadcasting

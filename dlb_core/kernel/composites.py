@@ -80,6 +80,9 @@ def part(
     """
     given = {"kind": kind, "op": op, "tag": tag, "layer": layer, "layer_type": layer_type, "first": first}
     where: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for name in ("op", "tag", "layer"):
+        if name in where and not isinstance(where[name], str):
+            raise ValueError(f"{name}={where[name]!r}: give a string")
     if kind is not None and not isinstance(kind, str):
         where["kind"] = tuple(kind)
     if isinstance(layer_type, type):
@@ -123,6 +126,7 @@ class Composite:
     parts: Sequence[Part] | Callable[[Mapping[str, Any]], Sequence[Part]]
     options: Mapping[str, Any] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
+    suits: tuple[str, ...] = ()
     source: str = ""
     summary: str = ""
     pack: str = ""

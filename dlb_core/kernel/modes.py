@@ -52,7 +52,8 @@ class Mode:
     receives all. `check(options)` raises a ValueError for options that do not go together. `elsewhere`: a rule for
     input layers names the mode that runs beyond them when it is asked for as a whole. `splits`: the mode whose map
     this one tells apart into for and against; its formulas carry the difference. `example`: options to try a mode with
-    that has none for itself. `source` cites where the mode comes from.
+    that has none for itself. `suits`: the families of models for which `mode="auto"` takes it. `source` cites where
+    the mode comes from.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Mode:
     elsewhere: str | None = None
     splits: str | None = None
     example: Mapping[str, Any] = field(default_factory=dict)
+    suits: tuple[str, ...] = ()
     source: str = ""
     summary: str = ""
     pack: str = ""

@@ -139,8 +139,12 @@ class Registry:
         """The mode of that name, or a ValueError that lists them."""
         if name not in self.modes:
             choices = ", ".join(sorted(self.modes)) or "none (no pack is loaded)"
-            raise ValueError(f"unknown mode {name!r}; the modes are: {choices}")
+            raise ValueError(f"unknown mode {name!r}; the modes are: auto, {choices}")
         return self.modes[name]
+
+    def recommended(self, family: str) -> Mode | Composite:
+        """The mode that `mode="auto"` takes for a family: of the first pack that brings one for it, else `default`."""
+        return next((mode for mode in self.modes.values() if family in mode.suits), self.mode("default"))
 
     @property
     def failed(self) -> list[str]:

@@ -11,6 +11,7 @@ from dlb_core.choices import BIAS_POLICIES
 from dlb_core.errors import UnsupportedOpError
 from dlb_core.kernel.kinds import Constant, Row
 from dlb_core.kernel.layers import NAMESPACE, layer_op
+from dlb_core.kernel.modes import Mode
 from dlb_core.kernel.ops import family_name, op_name
 from dlb_core.kernel.packs import registry as installed
 from dlb_core.kernel.registry import Registry
@@ -21,6 +22,8 @@ from dlb_core.testing.layer import LayerPrograms
 from dlb_core.testing.properties import PROPERTIES, Property
 from dlb_core.testing.report import Report, RuleCheckError, arguments_text, mode_text
 from dlb_core.testing.trial import BrokenProperty, NotAsked, Trial
+
+OF_SEVERAL = ("choice", "complex", "compound", "rule")  # kinds that become others, or ask the mode themselves
 
 
 def check_rule(
@@ -33,8 +36,8 @@ def check_rule(
 
     rule: a row, installed or not; the name of an op (``ns::op``) or a module class whose installed rows are meant.
     cases: arguments; those of other ops are passed over (default: guessed from the op's schema). modes: names, or
-    (name, bias policy) (default: every mode, with every bias policy it knows). Raises ValueError where there is no
-    case, no such rule or no such mode.
+    (name, bias policy) (default: every mode that treats the row's kind in a way of its own, with every policy it
+    knows). Raises ValueError where there is no case, no such rule or no such mode.
     """
     known = list(cases) if cases is not None else None
     registry = installed()
@@ -185,7 +188,7 @@ def _is_taken(case: Case, row: Row, registry: Registry) -> bool:
 def _modes(row: Row, registry: Registry, asked: Iterable[ModeName] | None) -> list[ModeName]:
     """The modes to ask in; one with a bias option in each of its policies."""
     modes: list[ModeName] = []
-    for one in asked if asked is not None else sorted(registry.modes):
+    for one in asked if asked is not None else _worth_asking(row, registry):
         mode = registry.mode(one if isinstance(one, str) else one[0])
         if row.modes is not None and mode.name not in row.modes:
             continue
@@ -194,6 +197,23 @@ def _modes(row: Row, registry: Registry, asked: Iterable[ModeName] | None) -> li
     if not modes:
         raise ValueError(f"{row.op}: none of the modes is one of the row's: {row.modes or 'no mode is loaded'}")
     return modes
+
+
+def _worth_asking(row: Row, registry: Registry) -> list[str]:
+    """`default`, then every mode that treats rows of this kind in another way; composites are made of these."""
+    order = sorted(registry.modes, key=lambda name: (name != "default", name != "epsilon", name))
+    worth: list[str] = []
+    seen: set[int | None] = set()
+    for name in order:
+        mode = registry.modes[name]
+        if not isinstance(mode, Mode) or (row.modes is not None and name not in row.modes):
+            continue
+        formula = mode.formulas.get(row.kind)
+        known = id(formula) if formula is not None else None
+        if known not in seen or row.kind in OF_SEVERAL:
+            worth.append(name)
+        seen.add(known)
+    return worth
 
 
 def _available(device: str) -> bool:
