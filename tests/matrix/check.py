@@ -119,12 +119,29 @@ def check_books(entry: Entry, dlb: DLBacktrace, mode: str, found: Measured) -> N
     """Every node's books close, and seed = inputs + accounts; `default` puts all on the inputs and named constants."""
     size = entry.calls[0]
     dlb.predict(call(entry, size))
-    relevance = dlb.evaluation(mode, UNITS, target=entry.target)
+    whole = dlb.evaluation(mode, UNITS, target=entry.target, **options(mode))
+    if whole.total is None:
+        check_map(entry, whole, mode, UNITS * size.batch, found)
+        return
+    for side in ("positive", "negative"):
+        one = getattr(whole, side)
+        units = UNITS * size.batch if side == "positive" else one.ledger.seed  # nothing where there is no other class
+        check_map(entry, one, f"{mode} {side}", units, found)
+        for name, tensor in leaves(one):
+            found.expect(bool((tensor >= -1e-5 * tensor.abs().max()).all()), f"{mode} {side}: {name} is negative")
+
+
+def options(mode: str) -> dict[str, Any]:
+    """What a mode needs that has no default for it."""
+    return dict(registry().mode(mode).example)
+
+
+def check_map(entry: Entry, relevance: Relevance, mode: str, seed: float, found: Measured) -> None:
+    """One map and its ledger."""
     ledger = relevance.ledger
-    seed = UNITS * size.batch
-    found.shares[mode] = 100 * math.fsum(ledger.inputs.values()) / seed
+    found.shares[mode] = 100 * math.fsum(ledger.inputs.values()) / seed if seed else 0.0
     found.gains[mode] = ledger.gain
-    found.expect(abs(ledger.seed - seed) <= 1e-4 * seed, f"{mode}: the seed is {ledger.seed}, not {seed}")
+    found.expect(abs(ledger.seed - seed) <= 1e-4 * abs(seed), f"{mode}: the seed is {ledger.seed}, not {seed}")
     for node in ledger.by_node.values():
         apart = abs(node.residual) / node.scale if node.scale else 0.0
         found.residual = max(found.residual, apart)
@@ -154,9 +171,9 @@ def check_samples_alone(entry: Entry, dlb: DLBacktrace, found: Measured) -> None
     inputs = call(entry, size, torch.float64)
     for i, mode in enumerate(sorted(registry().modes)):
         sample = i % size.batch
-        together = dlb.explain(inputs, mode=mode, target=entry.target).inputs
+        together = dlb.explain(inputs, mode=mode, target=entry.target, **options(mode)).inputs
         alone = {name: value[sample : sample + 1] for name, value in inputs.items()}
-        for name, tensor in dlb.explain(alone, mode=mode, target=entry.target).inputs.items():
+        for name, tensor in dlb.explain(alone, mode=mode, target=entry.target, **options(mode)).inputs.items():
             apart = relative(tensor, together[name][sample : sample + 1])
             found.expect(apart <= ALONE, f"{mode}: {name} of sample {sample} alone is {apart:.1e} apart")
 

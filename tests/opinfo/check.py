@@ -17,6 +17,7 @@ from dlb_core.rules import Compound, Constant, Lookup, Row
 
 from .recorder import DRAW, Recorded
 
+MODES = ("default", "epsilon", "gamma", "alpha-beta", "contrastive", "attnlrp")
 UNSET = ("aten::empty", "aten::empty_like", "aten::new_empty")  # what they return holds anything
 
 
@@ -29,12 +30,8 @@ class Refused(Exception):
 
 
 def modes() -> list[ModeName]:
-    """Every registered mode, with every policy for biases where it has one."""
-    return [
-        (name, policy)
-        for name, mode in sorted(pack().modes.items())
-        for policy in (BIAS_POLICIES if "bias" in mode.options else (None,))
-    ]
+    """The modes with formulas of their own for most kinds, with every policy for biases."""
+    return [(name, policy) for name in MODES for policy in BIAS_POLICIES]
 
 
 def row_of(op: Any, output: Any = None) -> Row | None:
