@@ -111,30 +111,28 @@ def test_alpha_beta(model: str, alpha: float, beta: float) -> None:
     compare(model, mode, layers(rules.AlphaBeta(alpha, beta, stabilizer=EPS)))
 
 
-FIRST: dict[str, tuple[Any, dict[str, Any]]] = {
-    "flat": (lambda: rules.Flat(stabilizer=EPS), {}),
-    "w-square": (lambda: rules.WSquare(stabilizer=EPS), {"bias": "absorb"}),
-    "z-box": (lambda: rules.ZBox(LOW, HIGH, stabilizer=EPS), {"low": LOW, "high": HIGH, "eps": EPS}),
+FIRST: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {  # their rule, its arguments, ours
+    "flat": (rules.Flat, {}, {}),
+    "w-square": (rules.WSquare, {}, {"bias": "absorb"}),
+    "z-box": (rules.ZBox, {"low": LOW, "high": HIGH}, {"low": LOW, "high": HIGH}),
 }
 
 
 @every_model
 @pytest.mark.parametrize("rule", FIRST)
 def test_rules_of_the_input_layer(model: str, rule: str) -> None:
-    first, options = FIRST[rule]
+    first, given, options = FIRST[rule]
     mode = Composite("first", [part(rule, first=True, kind="linear", **options), part("epsilon", eps=EPS)])
-    compare(model, mode, layers(rules.Epsilon(EPS), first()))
+    compare(model, mode, layers(rules.Epsilon(EPS), first(**given, stabilizer=EPS)))
 
 
 @every_model
 @pytest.mark.parametrize("rule", FIRST)
 def test_rules_of_the_input_layer_by_name(model: str, rule: str) -> None:
-    """Asked for as a mode they run at the input and epsilon elsewhere; without biases there is nothing to choose."""
-    first, options = FIRST[rule]
-    more = {name: value for name, value in options.items() if name != "bias"}
-    composite = layers(rules.Epsilon(EPS), rules.WSquare(stabilizer=EPS, zero_params=["bias"]))
-    composite = composite if rule == "w-square" else layers(rules.Epsilon(EPS), first())
-    compare(model, rule, composite, **{**more, "eps": EPS})
+    """Asked for as a mode they run at the input and epsilon elsewhere; no bias counts at the input."""
+    first, given, _ = FIRST[rule]
+    composite = layers(rules.Epsilon(EPS), first(**given, stabilizer=EPS, zero_params=["bias"]))
+    compare(model, rule, composite, **given, eps=EPS)
 
 
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "dense"])
