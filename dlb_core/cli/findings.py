@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dlb_core.cli.books import ledger_lines
 from dlb_core.explanation import Explanation
+from dlb_core.kernel.ledger import Ledger
 
 CLASSES = 5  # shown per sample
 VALUES = 8  # an output of at most so many numbers is shown whole
@@ -49,9 +50,16 @@ def prediction(output: Tensor, task: str) -> dict[str, Any]:
     return summary
 
 
+def ledgers(explanation: Explanation) -> dict[str, Ledger]:
+    """The books by what they are called; a contrastive explanation has two."""
+    if explanation.relevance.total is None:
+        return {"ledger": explanation.ledger}
+    return {"ledger for the target": explanation.positive.ledger, "ledger against it": explanation.negative.ledger}
+
+
 def strongest(explanation: Explanation, values: Mapping[str, Tensor], top: int) -> list[Strong]:
     """The `top` elements of all inputs with the largest |relevance|; those without relevance are left out."""
-    seed = explanation.ledger.seed
+    seed = next(iter(ledgers(explanation).values())).seed
     found: list[Strong] = []
     for name, relevance in explanation.inputs.items():
         flat = relevance.detach().cpu().flatten()
@@ -66,27 +74,29 @@ def strongest(explanation: Explanation, values: Mapping[str, Tensor], top: int) 
 
 def as_document(explanation: Explanation, predicted: Mapping[str, Any], strong: list[Strong]) -> dict[str, Any]:
     """The findings for `--json`: a target per sample; the ledger whole, with shares that sum to 100.00."""
-    ledger = explanation.ledger
+    books = {name: _as_data(ledger) for name, ledger in ledgers(explanation).items()}
     return {
         "mode": explanation.mode,
         "options": dict(explanation.options),
         "prediction": dict(predicted),
         "target": _per_sample(explanation),
-        "ledger": {
-            "seed": ledger.seed,
-            "inputs": dict(ledger.inputs),
-            "accounts": dict(ledger.accounts),
-            "residual": ledger.residual,
-            "gain": ledger.gain,
-            "shares": [
-                {"account": line.account, "units": line.units, "share": line.share}
-                for line in ledger_lines(ledger, most=None)
-            ],
-        },
+        **books,
         "strongest": [
             {"input": s.input, "index": list(s.index), "value": s.value, "relevance": s.relevance, "share": s.share}
             for s in strong
         ],
+    }
+
+
+def _as_data(ledger: Ledger) -> dict[str, Any]:
+    lines = ledger_lines(ledger, most=None)
+    return {
+        "seed": ledger.seed,
+        "inputs": dict(ledger.inputs),
+        "accounts": dict(ledger.accounts),
+        "residual": ledger.residual,
+        "gain": ledger.gain,
+        "shares": [{"account": line.account, "units": line.units, "share": line.share} for line in lines],
     }
 
 

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.text import Text
 
 from dlb_core.cli.books import ledger_lines, units_text
-from dlb_core.cli.findings import Strong
+from dlb_core.cli.findings import Strong, ledgers
 from dlb_core.cli.screen import aligned, heading, show, table
 from dlb_core.explanation import Explanation
+from dlb_core.kernel.ledger import Ledger
 
 SAMPLES = 8  # of a batch, shown on the page; --json has all
 BAR_WIDTH = 24
@@ -31,7 +32,8 @@ def print_page(
     console.print(heading(title, f"mode {explanation.mode}" + (f" ({options})" if options else "")))
     console.print()
     _print_prediction(console, predicted, explanation.target)
-    _print_ledger(console, explanation)
+    for what, ledger in ledgers(explanation).items():
+        _print_ledger(console, what, ledger)
     _print_strongest(console, strong)
     show(console, heading("written"), table(("file", "what"), files))
     for note in notes:
@@ -74,8 +76,7 @@ def _print_prediction(console: Console, predicted: Mapping[str, Any], target: An
     )
 
 
-def _print_ledger(console: Console, explanation: Explanation) -> None:
-    ledger = explanation.ledger
+def _print_ledger(console: Console, what: str, ledger: Ledger) -> None:
     lines = ledger_lines(ledger)
     units = units_text(lines, ledger.seed)
     rows = [[line.account, text, line.share_text] for line, text in zip(lines, units, strict=False)]
@@ -85,7 +86,7 @@ def _print_ledger(console: Console, explanation: Explanation) -> None:
         detail += f"; sum of |relevance| at the inputs is {ledger.gain:.3g} x the seed's"
     show(
         console,
-        heading("ledger", detail),
+        heading(what, detail),
         table(("account", "units", "share"), rows, right=("units", "share"), total=True),
     )
 

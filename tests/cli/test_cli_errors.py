@@ -46,7 +46,7 @@ LOAD, GREY = "model.py:load", ("--input", "grey.png")
         ((LOAD, *GREY, "--mean", "1,2,3"), 2, "3 numbers for an image of 1 channel"),
         ((LOAD, *GREY, "--std", "0"), 2, "positive"),
         # what to explain
-        ((LOAD, *GREY, "--mode", "epsilom"), 2, "unknown mode 'epsilom'; the modes are: default, epsilon"),
+        ((LOAD, *GREY, "--mode", "epsilom"), 2, "unknown mode 'epsilom'; the modes are: auto, alpha-beta, attnlrp"),
         ((LOAD, *GREY, "--option", "gamma=1"), 2, "no option 'gamma'"),
         ((LOAD, *GREY, "--option", "gamma"), 2, "KEY=VALUE"),
         ((LOAD, *GREY, "--option", "bias=absorb", "--bias", "absorb"), 2, "given twice"),

@@ -1,5 +1,6 @@
 """`dlb explain`: what it prints and what it writes."""
 
+import json
 import re
 import subprocess
 import sys
@@ -216,3 +217,51 @@ def test_either_tracer_gives_the_same_page(dlb, place):
     )
     assert recorded.code == 0
     assert recorded.out == exported.out
+
+
+def test_a_contrastive_explanation_has_two_ledgers(dlb, place):
+    answer = dlb("explain", "model.py:load", "--input", "grey.png", "--mode", "contrastive")
+    assert answer.code == 0, answer.err
+    assert answer.out.index("ledger for the target") < answer.out.index("ledger against it")
+    assert "crossed" in answer.out
+    told = dlb("explain", "model.py:load", "--input", "grey.png", "--mode", "contrastive", "--json", "--out", "b").json
+    pro, con = told["ledger for the target"], told["ledger against it"]
+    assert pro["seed"] == pytest.approx(100.0)
+    assert pro["accounts"]["crossed"] == pytest.approx(-con["accounts"]["crossed"])
+    assert "ledger" not in told
+
+
+def test_the_plan_of_a_composite_in_a_file(dlb, place):
+    parts = [
+        {"mode": "flat", "first": True},
+        {"mode": "gamma", "gamma": 0.1, "tag": "convolution"},
+        {"mode": "epsilon"},
+    ]
+    (place.path / "mine.json").write_text(json.dumps({"name": "mine", "parts": parts}))
+    before = place.entries()
+    answer = dlb("explain", "model.py:load", "--input", "grey.png", "--mode", "mine.json", "--plan")
+    assert answer.code == 0, answer.err
+    assert "flat/linear" in answer.out
+    assert place.entries() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "No such file"),
+        ("{", "is no JSON"),
+        ('{"parts": 3}', "a composite is"),
+        ('{"parts": [{"mode": "nope"}]}', "unknown mode 'nope'"),
+        ('{"parts": [{"mode": "gamma", "gama": 1}]}', "mode 'gamma' has no option 'gama'"),
+    ],
+)
+def test_a_bad_composite_is_said(dlb, place, text, said):
+    if text is not None:
+        (place.path / "mine.json").write_text(text)
+    answer = dlb("explain", "model.py:load", "--input", "grey.png", "--mode", "mine.json")
+    assert answer.code == 2
+    assert said in answer.err
+
+
+def test_auto_takes_a_mode_by_the_model(dlb, place):
+    assert dlb("explain", "model.py:load", "--input", "grey.png", "--mode", "auto").code == 0
