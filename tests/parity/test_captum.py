@@ -149,7 +149,7 @@ def test_their_gamma_leaves_the_bias_as_it_is() -> None:
 
 
 def test_their_positive_side_counts_a_negative_bias() -> None:
-    """Of the logit 0.5 theirs hands on 0.5 * 2 / (2 - 0.5), more than there was; a bias below 0 has no positive side."""
+    """Of the logit 0.5 theirs hands on 0.5 * 2 / (2 - 0.5), more than there was; a negative bias has no such side."""
     model, x = neuron(-0.5), torch.ones(1, 2, dtype=torch.float64)
     done = DLBacktrace(model, x).explain(x, mode="z-plus", target=0, seed="logit")
     assert theirs(model, x, [0], Alpha1_Beta0_Rule).tolist() == [pytest.approx([0.5 * 2 / 1.5, 0.0])]
