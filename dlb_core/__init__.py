@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dlb_core.explanation import Explanation
     from dlb_core.inside import Heads
     from dlb_core.kernel.ledger import Ledger
+    from dlb_core.paths import integrated, smooth
     from dlb_core.relevance import Relevance
     from dlb_core.targets import Contrast, Query
 
@@ -44,6 +45,8 @@ _HOMES = {
     "Contrast": "targets",
     "Query": "targets",
     "Ledger": "kernel.ledger",
+    "integrated": "paths",
+    "smooth": "paths",
     **dict.fromkeys(
         (
             "ConservationError",
@@ -83,6 +86,8 @@ __all__ = [
     "UnsupportedOpError",
     "UntrustedFileError",
     "__version__",
+    "integrated",
+    "smooth",
 ]
 
 

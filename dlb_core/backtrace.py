@@ -24,6 +24,7 @@ from dlb_core.kernel.packs import registry as load
 from dlb_core.kernel.plan import Plan
 from dlb_core.kernel.prepare import prepare
 from dlb_core.kernel.tracers import trace
+from dlb_core.paths import Bound, Wrapped
 from dlb_core.relevance import Relevance
 from dlb_core.rules import layer_rule
 from dlb_core.targets import Request
@@ -133,7 +134,7 @@ class DLBacktrace:
 
     def evaluation(
         self,
-        mode: str | Mode | Composite = "default",
+        mode: str | Mode | Composite | Wrapped = "default",
         multiplier: float = 100.0,
         task: str = "auto",
         *,
@@ -171,7 +172,7 @@ class DLBacktrace:
     def explain(
         self,
         *inputs: Any,
-        mode: str | Mode | Composite = "default",
+        mode: str | Mode | Composite | Wrapped = "default",
         target: Any = None,
         targets: Sequence[Any] | None = None,
         task: str = "auto",
@@ -208,11 +209,12 @@ class DLBacktrace:
         )
         return Explanation(relevance=relevance, output=output, options=dict(bound.options))
 
-    def plan(self, mode: str | Mode | Composite = "default", **options: Any) -> Plan:
+    def plan(self, mode: str | Mode | Composite | Wrapped = "default", **options: Any) -> Plan:
         """What will run where in a mode, before running anything: `dlb.plan("epsilon").table()`."""
-        return self._engine.plan(self._mode(mode, options.pop("bias", None), options), self._engine.output_node)
+        bound = self._mode(mode, options.pop("bias", None), options)
+        return self._engine.plans_of(bound, self._engine.output_node)[1]
 
-    def graph(self, mode: str | Mode | Composite = "default") -> nx.DiGraph:
+    def graph(self, mode: str | Mode | Composite | Wrapped = "default") -> nx.DiGraph:
         """The program as a NetworkX graph in topological order: op, kind, rule, pack, hyperparameters, shapes."""
         from dlb_core.graph_view import graph_view
 
@@ -251,10 +253,16 @@ class DLBacktrace:
         """The engine for a call: an export serves all of them, a tape only the one that it recorded."""
         return self._build(args, kwargs) if self._tracer == "tape" else self._engine
 
-    def _mode(self, mode: str | Mode | Composite, bias: str | None, options: Mapping[str, Any]) -> AnyMode:
+    def _mode(
+        self, mode: str | Mode | Composite | Wrapped, bias: str | None, options: Mapping[str, Any]
+    ) -> AnyMode | Bound:
         settled = dict(options) if bias is None else {**options, "bias": bias}
-        found = self._engine.registry.recommended(self.family) if mode == AUTO else mode
-        return self._engine.registry.bind(found, **settled)
+
+        def bind(inner: str | Mode | Composite, **options: Any) -> AnyMode:
+            registry = self._engine.registry
+            return registry.bind(registry.recommended(self.family) if inner == AUTO else inner, **options)
+
+        return mode.bind(bind, settled) if isinstance(mode, Wrapped) else bind(mode, **settled)
 
 
 def _as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -17,15 +17,18 @@ from dlb_core.kernel.axes import Axes, Axis
 from dlb_core.kernel.composites import AnyMode
 from dlb_core.kernel.facts import facts
 from dlb_core.kernel.layout import Layout
+from dlb_core.kernel.ledger import Ledger
 from dlb_core.kernel.modes import BoundMode
 from dlb_core.kernel.plan import Plan, build_plan
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
 from dlb_core.kernel.run import Activations, run_forward
 from dlb_core.kernel.thrift import thrift
+from dlb_core.paths import Bound
 from dlb_core.propagation import propagate
 from dlb_core.relevance import Relevance
-from dlb_core.targets import Context, Request, Seed, against_seed, make_seed
+from dlb_core.targets import Context, Request, Seed, against_seed, make_seed, measure
+from dlb_core.walks import Walk, follow
 
 
 class Prediction(NamedTuple):
@@ -95,8 +98,10 @@ class Engine:
             self.plans[key] = build_plan(self.layout, self.registry, mode, [start], self.dtype)
         return self.plans[key]
 
-    def plans_of(self, mode: AnyMode, start: fx.Node) -> tuple[Plan | None, Plan]:
+    def plans_of(self, mode: AnyMode | Bound, start: fx.Node) -> tuple[Plan | None, Plan]:
         """The plan of the mode that is split in two (None: it is not), and the mode's own."""
+        if isinstance(mode, Bound):
+            return None, self.plan(mode.plan_mode, start)
         split = mode.mode.splits if isinstance(mode, BoundMode) else None
         if split is None:
             return None, self.plan(mode, start)
@@ -118,8 +123,12 @@ class Engine:
             raise NonFiniteError(self._first_bad_node(tensors))
         return Prediction(activations, [_version(v) for v in activations.values], temperature)
 
-    def kept_for(self, mode: AnyMode, start: fx.Node, *, several: bool) -> tuple[frozenset[int], bool]:
-        """What an explanation keeps from its forward pass; and does one relevance pass follow, that may consume it?"""
+    def kept_for(self, mode: AnyMode | Bound, start: fx.Node, *, several: bool) -> tuple[frozenset[int] | None, bool]:
+        """What an explanation keeps from its forward pass (None: all); and does one relevance pass follow, that may
+        consume it?
+        """
+        if isinstance(mode, Bound):
+            return None, False
         whole, plan = self.plans_of(mode, start)
         once = whole is None and not (several and plan.dynamic)
         read = thrift(plan).keep if once else plan.reads | (whole.reads if whole else frozenset())
@@ -163,7 +172,7 @@ class Engine:
     def relevance(
         self,
         prediction: Prediction,
-        mode: AnyMode,
+        mode: AnyMode | Bound,
         request: Request,
         *,
         targets: Sequence[Any] | None,
@@ -184,7 +193,8 @@ class Engine:
         if at is not None and start is not self.output_node:
             request = request.at(inner_target(request.target, at, self.inside))
             targets = None if targets is None else [inner_target(target, at, self.inside) for target in targets]
-        seeds = self._seeds(value, request, targets, self._context(activations, start))
+        context = self._context(activations, start)
+        seeds = self._seeds(value, request, targets, context)
         several = targets is not None
         seed = _stacked([s.relevance for s in seeds], several)
         against = None
@@ -192,8 +202,9 @@ class Engine:
             opposed = [against_seed(value, s, request, mode.options["against"]) for s in seeds]
             against = _stacked(opposed, several)
         chosen: Any = [s.target for s in seeds] if several else seeds[0].target
+        task, weights = seeds[0].task, _stacked([s.weights for s in seeds], several)
         del value, seeds  # an explanation's peak is the first step back: nothing of the output's size twice
-        how = {
+        how: dict[str, Any] = {
             "slot": slot,
             "several": several,
             "keep": keep,
@@ -201,6 +212,23 @@ class Engine:
             "target": chosen,
             "name": mode.name,
         }
+        if isinstance(mode, Bound):
+            divisor = prediction.temperature if at is None else 1.0
+            walk = Walk(
+                plan,
+                activations.values,
+                {node: self.input_names[node.name] for node in self.layout.nodes if node.name in self.input_names},
+                slot,
+                lambda value: measure(value / divisor, task, request, context),
+                weights,
+                seed if mode.fixes_units(request) else None,
+                several,
+                self._kept(keep, plan),
+                conditions(through, self.inside, plan, slot, activations.shapes),
+                detail=None if self.check == "off" else self.check != "ends",
+            )
+            kept, ledgers, seed = follow(walk, mode.run, check=self.check, input_names=self.input_names)
+            return self._relevance(kept, ledgers, seed, activations.shapes, several, chosen, mode.name)
         if whole is None or against is None:
             return self._back(plan, activations, seed, consume=consume, **how)
         total = self._back(whole, activations, seed.clamp_min(0) + against, consume=False, **how)
@@ -235,6 +263,19 @@ class Engine:
             consume=consume,
             through=conditions(through, self.inside, plan, slot, shapes),
         )
+        return self._relevance(kept, ledgers, seed, shapes, several, target, name, total)
+
+    def _relevance(
+        self,
+        kept: Mapping[int, Any],
+        ledgers: tuple[Ledger, ...],
+        seed: Tensor,
+        shapes: Sequence[Any],
+        several: bool,
+        target: Any,
+        mode: str,
+        total: Relevance | None = None,
+    ) -> Relevance:
         tensors = self._named(kept, shapes, tuple(seed.shape[:1]) if several else ())
         tensors["output"] = seed
         return Relevance(
@@ -242,7 +283,7 @@ class Engine:
             ledgers,
             inputs=tuple(n for n in self.input_names.values() if n in tensors),
             target=target,
-            mode=name,
+            mode=mode,
             several=several,
             total=total,
             resolve=self._key,

@@ -66,14 +66,15 @@ def propagate(
             kept, sums = torch.func.vmap(one)(seed)
         table = sums.tolist()
     if check == "off":
-        return kept, tuple(_unchecked(plan, row_seed) for row_seed in (seed if several else seed[None]))
+        return kept, tuple(unchecked(plan, row_seed) for row_seed in (seed if several else seed[None]))
     ledgers = tuple(settle(entries, row, plan, input_names) for row in table)
     for ledger in ledgers:
-        _judge(ledger, check)
+        judge(ledger, check)
     return kept, ledgers
 
 
-def _judge(ledger: Ledger, check: str) -> None:
+def judge(ledger: Ledger, check: str) -> None:
+    """Raises or warns when a ledger does not close, as `check` says."""
     try:
         raise_on_loss(ledger, nodes=check != "ends")
     except ConservationError as error:
@@ -89,7 +90,7 @@ def _callers_level() -> int:
     return next((i for i, name in enumerate(frames, 1) if not name.startswith(home)), 1)
 
 
-def _unchecked(plan: Plan, seed: Tensor) -> Ledger:
+def unchecked(plan: Plan, seed: Tensor) -> Ledger:
     """With check="off" only the seed is known: no sum was taken on the way."""
     total = float(seed.sum())
     return Ledger(

@@ -236,10 +236,14 @@ def normalise(
     weight: str | None = None,
     bias: str | None = None,
     shift: Callable[[Call], Tensor | None] | None = None,
+    scale: Callable[[Call], Tensor] | None = None,
     **common: Any,
 ) -> Normalise:
-    """A normaliser: identity to x, its statistics are constants, `shift(call)` (default: the bias) an addend."""
-    return Normalise(op=op, x=x, weight=weight, bias=bias, shift=shift, source=_line(), **_tags(common))
+    """A normaliser: identity to x, its statistics are constants, `shift(call)` (default: the bias) an addend, and
+    `scale(call)` what x is multiplied by.
+    """
+    fields: dict[str, Any] = {"weight": weight, "bias": bias, "shift": shift, "scale": scale}
+    return Normalise(op=op, x=x, source=_line(), **fields, **_tags(common))
 
 
 def softmax(op: str, *, x: str, **common: Any) -> Softmax:
@@ -255,10 +259,14 @@ def attention(
     v: str,
     apply: Callable[[Any, Any, Any, Any, Call], Tensor],
     mask: str | None = None,
+    scale: Callable[[Call], float | None] | None = None,
     **common: Any,
 ) -> Attention:
-    """softmax(q k^T + mask) v; `apply(q, k, v, mask, call)` is the op on other operands."""
-    return Attention(op=op, q=q, k=k, v=v, mask=mask, apply=apply, source=_line(), **_tags(common))
+    """softmax(scale * q k^T + mask) v; `apply(q, k, v, mask, call)` is the op on other operands, `scale(call)` a
+    number, or None for one over the root of q's width.
+    """
+    fields: dict[str, Any] = {"mask": mask, "scale": scale, "apply": apply}
+    return Attention(op=op, q=q, k=k, v=v, source=_line(), **fields, **_tags(common))
 
 
 def move(op: str, x: Names = (), back: Callable[[Any, Call], Any] | None = None, **common: Any) -> Move:

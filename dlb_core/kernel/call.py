@@ -78,10 +78,11 @@ class Call:
     """One executed node: its arguments by their schema names, its `output`, its fx `node`, its `device`.
 
     Only what the step declared in `reads` is kept after the forward pass; other tensors read as None, their
-    shapes are always there (`shape`). Floating tensors arrive in the dtype of the relevance.
+    shapes are always there (`shape`). Floating tensors arrive in the dtype of the relevance. `before`: the same call
+    one point earlier, where relevance is that of a change between two points.
     """
 
-    __slots__ = ("_bound", "_dtype", "_shapes", "_slot", "_values", "device", "node", "receivers")
+    __slots__ = ("_bound", "_dtype", "_shapes", "_slot", "_values", "before", "device", "node", "receivers")
 
     def __init__(
         self,
@@ -93,7 +94,9 @@ class Call:
         shapes: Sequence[Any],
         dtype: torch.dtype,
         device: torch.device,
+        before: Call | None = None,
     ) -> None:
+        self.before = before
         self.node = node
         self.device = device
         self.receivers = receivers

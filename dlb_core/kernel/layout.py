@@ -81,7 +81,8 @@ def lay_out(program: Program, registry: Registry) -> Layout:
         flat = None
         if not kwargs and all(type(a) is Ref or not tuple(references(a)) for a in args):
             flat = tuple(a.slot if type(a) is Ref else None for a in args)
-        function: Any = row.forward if row is not None and row.forward is not None else node.target
+        target: Any = node.target
+        function = target if row is None else row.runs(target)
         return ForwardStep(node, function, args, kwargs, slots[node.name], flat)
 
     forward = tuple(step(node) for node in nodes if node.op == "call_function")

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -97,6 +97,7 @@ class BoundMode:
     """A mode with settled options; formulas read the options as attributes (`mode.eps`)."""
 
     __slots__ = ("formulas", "gates", "given", "mode", "name", "options")
+    differs: ClassVar[bool] = False  # does it share changes between two points, not values
 
     def __init__(self, mode: Mode, options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         self.mode = mode

@@ -32,21 +32,33 @@ class Activations:
         return [resolve(out, self.values) for out in self.layout.outputs]
 
 
-def run_forward(layout: Layout, inputs: Mapping[fx.Node, Tensor], keep: frozenset[int] | None) -> Activations:
-    """One forward pass; `keep` names the slots that outlive their last reader (None: all)."""
+def run_forward(
+    layout: Layout,
+    inputs: Mapping[fx.Node, Tensor],
+    keep: frozenset[int] | None,
+    instead: Mapping[int, Tensor] | None = None,
+) -> Activations:
+    """One forward pass; `keep` names the slots that outlive their last reader (None: all).
+
+    instead: slot -> the value that this node has in place of what it computes.
+    """
     done = Activations(layout)
     values, shapes = done.values, done.shapes
     for node, value in inputs.items():
         values[layout.slots[node.name]] = value
     for name, parameter in layout.program.parameters.items():
         values[layout.slots[name]] = parameter.value()
+    for slot, value in (instead or {}).items():
+        values[slot] = value
     for slot, value in enumerate(values):
         if isinstance(value, Tensor):
             shapes[slot] = value.shape
     frees = layout.frees(keep) if keep is not None else ()
     with torch.no_grad(), torch.autocast(layout.program.device.type, enabled=False):  # the trace says every dtype
         for index, step in enumerate(layout.forward):
-            values[step.slot] = value = execute(step, values)
+            if instead is None or step.slot not in instead:
+                values[step.slot] = execute(step, values)
+            value = values[step.slot]
             shapes[step.slot] = value.shape if isinstance(value, Tensor) else _shapes(value)
             if frees:
                 for slot in frees[index]:
@@ -76,11 +88,13 @@ def run_relevance(
     books: Books | None,
     consume: bool = False,
     through: Through | None = None,
+    before: Activations | None = None,
 ) -> dict[int, Any]:
     """One relevance pass: seeds by slot in, relevance by slot out for the slots in `keep`.
 
     books: where the sums go (None: no check). consume: the activations were kept by `thrift`, and each is freed
-    after its last reader. through: what does not go on; it is booked under ``through:<node>``.
+    after its last reader. through: what does not go on; it is booked under ``through:<node>``. before: the values one
+    point earlier, for a plan of differences.
     """
     pending: dict[int, Any] = dict(seeds)
     kept: dict[int, Any] = {}
@@ -109,7 +123,10 @@ def run_relevance(
                 r = _masked(step.slot, r, through, books)
             if step.slot in keep:
                 kept[step.slot] = r
-            call = Call(step.node, step.bound, step.slot, step.receivers, values, shapes, plan.dtype, device)
+            about = (shapes, plan.dtype, device)
+            call = Call(step.node, step.bound, step.slot, step.receivers, values, *about)
+            if before is not None:
+                call.before = Call(step.node, step.bound, step.slot, step.receivers, before.values, *about)
             try:
                 shares = step.formula.run(step.row.view(call), r, step.mode)
             except Exception as error:

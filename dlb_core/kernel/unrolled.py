@@ -7,7 +7,7 @@ be fixed. So its node stays whole; its cell becomes a small plan of its own in t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,12 +17,12 @@ from torch.utils import _pytree as pytree
 from dlb_core.kernel.books import Books
 from dlb_core.kernel.call import Call, Shares
 from dlb_core.kernel.facts import note_activity
-from dlb_core.kernel.kinds import Row, Site
+from dlb_core.kernel.kinds import Row, Site, one_by_one
 from dlb_core.kernel.layout import lay_out
 from dlb_core.kernel.modes import Formula
 from dlb_core.kernel.plan import build_plan
 from dlb_core.kernel.program import Input, Program
-from dlb_core.kernel.run import run_forward, run_relevance
+from dlb_core.kernel.run import Activations, run_forward, run_relevance
 from dlb_core.kernel.written import expand, write
 
 
@@ -62,8 +62,17 @@ class Cell:
 
     def __call__(self, arguments: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], Callable[..., Shares]]:
         """The cell's outputs for tensors by argument name, and the way back from relevance of those outputs."""
+        return self.way_back(self.forward(arguments, self._plan.reads))
+
+    def forward(self, arguments: Mapping[str, Any], keep: frozenset[int] | None = None) -> Activations:
+        """The cell's values for tensors by argument name; `keep` names those that stay (None: all)."""
         inputs = {node: arguments[name] for name, node in self._nodes.items() if isinstance(node, fx.Node)}
-        done = run_forward(self._layout, inputs, self._plan.reads)
+        return run_forward(self._layout, inputs, keep)
+
+    def way_back(
+        self, done: Activations, before: Activations | None = None
+    ) -> tuple[tuple[Tensor, ...], Callable[..., Shares]]:
+        """The outputs, and the way back from their relevance; `before`: the cell's values one point earlier."""
 
         def back(*relevance: Tensor) -> Shares:
             slots = self._layout.slots
@@ -73,7 +82,9 @@ class Cell:
                 seeds[slot] = seeds[slot] + r if slot in seeds else r
             receives = {name: slots[self._nodes[name].name] for name in self.active}
             accounts = _Accounts()
-            kept = run_relevance(self._plan, done, seeds, keep=frozenset(receives.values()), books=accounts)
+            kept = run_relevance(
+                self._plan, done, seeds, keep=frozenset(receives.values()), books=accounts, before=before
+            )
             return Shares({name: kept[slot] for name, slot in receives.items() if slot in kept}, accounts.amounts)
 
         return tuple(done.outputs), back
@@ -100,15 +111,46 @@ class Cells:
 
     by_active: Mapping[frozenset[str], Cell]
 
-    def __getitem__(self, active: Iterable[str]) -> Cell:
+    def __getitem__(self, active: Iterable[str]) -> Any:
         return self.by_active[frozenset(active)]
+
+
+@dataclass(frozen=True)
+class _Recorded(Cells):
+    """Cells whose values are written down, step by step; nothing goes back through them."""
+
+    record: list[Activations]
+
+    def __getitem__(self, active: Iterable[str]) -> Any:
+        cell = super().__getitem__(active)
+
+        def run(arguments: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], Callable[..., Shares]]:
+            self.record.append(cell.forward(arguments))
+            return tuple(self.record[-1].outputs), lambda *relevance: Shares({})
+
+        return run
+
+
+@dataclass(frozen=True)
+class _Compared(Cells):
+    """Cells whose steps look at what was written down of the same steps one point earlier."""
+
+    record: Iterator[Activations]
+
+    def __getitem__(self, active: Iterable[str]) -> Any:
+        cell = super().__getitem__(active)
+        return lambda arguments: cell.way_back(cell.forward(arguments), next(self.record))
 
 
 def _walk_back(view: tuple[Unrolled, Call], r: Any, mode: Any) -> Shares:
     """Every step of the cell, last first, in the same mode."""
     row, call = view
     assert row.cells is not None
-    return row.back(r, call, row.cells)
+    if call.before is None:
+        return row.back(r, call, row.cells)
+    record: list[Activations] = []
+    row.back(r, call.before, _Recorded(row.cells.by_active, record))
+    return row.back(r, call, _Compared(row.cells.by_active, iter(record)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +174,9 @@ class Unrolled(Row):
     @property
     def carriers(self) -> tuple[str, ...]:
         return self.x
+
+    def runs(self, target: Callable[..., Any]) -> Callable[..., Any]:
+        return one_by_one(super().runs(target))
 
     def formula(self, formulas: Mapping[str, Formula]) -> Formula | None:
         return self.default_formula

@@ -21,11 +21,15 @@ Target = int | slice | tuple[Any, ...] | list[Any] | Tensor | Contrast | Query |
 
 @dataclass(frozen=True)
 class Seed:
-    """Relevance at the output (its shape), the target as data, the task, and whether the output is a probability."""
+    """Relevance at the output (its shape), the target as data, the task, and whether the output is a probability.
+
+    weights: how much of each output was asked for, before any are counted.
+    """
 
     relevance: Tensor
     target: Any
     task: str
+    weights: Tensor
     probability: bool = False
 
 
@@ -56,12 +60,14 @@ def make_seed(output: Tensor, request: Request, context: Context, dtype: torch.d
     else:
         check_rank(request.task, output)
         weights, chosen = _weights(output, target, task, context), target
+    asked = weights * request.scaler
     if request.seed == "multiplier" and weights is not target:
         weights = _shares(output, weights, task)
     return Seed(
         (_amounts(output, weights, task, request, context) * request.scaler).to(dtype),
         chosen,
         task,
+        asked.to(dtype),
         context.probability,
     )
 
@@ -149,7 +155,12 @@ def _amounts(output: Tensor, weights: Tensor, task: str, request: Request, conte
     """Weights times what `seed=` counts in: the multiplier, the outputs themselves, or their probabilities."""
     if request.seed == "multiplier":
         return weights * request.multiplier
-    return weights * (output if request.seed == "logit" else _probabilities(output, task, context))
+    return weights * measure(output, task, request, context)
+
+
+def measure(output: Tensor, task: str, request: Request, context: Context) -> Tensor:
+    """What a seed that takes its units from the output counts: its probabilities, or the output itself."""
+    return _probabilities(output, task, context) if request.seed == "probability" else output
 
 
 def _probabilities(output: Tensor, task: str, context: Context) -> Tensor:

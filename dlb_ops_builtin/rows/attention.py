@@ -35,6 +35,7 @@ ROWS: list[Row] = [
         v="value",
         mask="attn_mask",
         apply=_attend,
+        scale=lambda call: call.scale,
         refuses=_drops,
     ),
 ]

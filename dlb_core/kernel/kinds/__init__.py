@@ -12,6 +12,7 @@ from dlb_core.kernel.kinds.base import Constant, OpRule, Row, Site, argument, su
 from dlb_core.kernel.kinds.complex_values import PairCall, Pairs, for_complex, is_complex
 from dlb_core.kernel.kinds.compound import Compound
 from dlb_core.kernel.kinds.linear import Bilinear, Linear, LinearView
+from dlb_core.kernel.kinds.mapped import one_by_one
 from dlb_core.kernel.kinds.moves import Lookup, Move
 from dlb_core.kernel.kinds.normalise import Normalise, NormaliseView, Softmax, SoftmaxView
 from dlb_core.kernel.kinds.pointwise import Elementwise, Product, Sum, SumView
@@ -47,6 +48,7 @@ __all__ = [
     "argument",
     "for_complex",
     "is_complex",
+    "one_by_one",
     "sum_to",
     "vjp",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor
 from dlb_core.kernel.call import Call
 from dlb_core.kernel.kinds.base import Row, Site
 from dlb_core.kernel.kinds.linear import Linear
+from dlb_core.kernel.kinds.mapped import one_by_one
 
 
 class AttentionView:
@@ -50,7 +51,8 @@ class AttentionView:
 class Attention(Row):
     """softmax(q k^T) v; with its weights as a gate, or constant, it is linear in v with weights not below zero.
 
-    `apply(q, k, v, mask, call)` is the op.
+    `apply(q, k, v, mask, call)` is the op; `scale(call)` what q k^T is multiplied by (None, or no such function: one
+    over the root of q's width).
     """
 
     kind: ClassVar[str] = "attention"
@@ -59,10 +61,14 @@ class Attention(Row):
     v: str
     mask: str | None = None
     apply: Callable[[Any, Any, Any, Any, Call], Tensor]
+    scale: Callable[[Call], float | None] | None = None
 
     @property
     def carriers(self) -> tuple[str, ...]:
         return tuple(name for name in (self.q, self.k, self.v, self.mask) if name)
+
+    def runs(self, target: Callable[..., Any]) -> Callable[..., Any]:
+        return one_by_one(super().runs(target))
 
     def narrow(self, site: Site) -> Row:
         if not site.gates and {self.q, self.k, self.mask} & site.receivers:

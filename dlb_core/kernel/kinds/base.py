@@ -123,6 +123,10 @@ class Row:
         """The formula for this row in a mode."""
         return formulas.get(self.kind, self.default_formula)
 
+    def runs(self, target: Callable[..., Any]) -> Callable[..., Any]:
+        """What runs forward at a node whose op is `target`."""
+        return target if self.forward is None else self.forward
+
     def role(self, name: str) -> tuple[str, ...]:
         """The argument names behind a role that a formula reads (``x`` -> the row's own name for it)."""
         names = getattr(self, name, None)

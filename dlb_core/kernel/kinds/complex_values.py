@@ -35,7 +35,8 @@ class PairCall(Call):
     def of(cls, call: Call) -> PairCall:
         """The same call; which of its tensors are complex is read off the graph once, here."""
         rest = (call._values, call._shapes, call._dtype, call.device)
-        same = cls(call.node, call._bound, call._slot, call.receivers, *rest)
+        before = None if call.before is None else cls.of(call.before)
+        same = cls(call.node, call._bound, call._slot, call.receivers, *rest, before)
         same._complex = _complex_names(call.node)
         return same
 

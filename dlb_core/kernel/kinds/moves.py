@@ -14,7 +14,7 @@ from dlb_core.kernel.kinds.base import Row
 from dlb_core.kernel.modes import Formula
 
 
-def _move_back(view: tuple[Move, tuple[str, ...], Call], r: Any, mode: Any) -> Shares:
+def move_back(view: tuple[Move, tuple[str, ...], Call], r: Any, mode: Any) -> Shares:
     """R goes back where the value came from."""
     row, names, call = view
     back = row.back(r, call) if row.back else _vjp_back(row, names, call, r)
@@ -57,7 +57,7 @@ class Move(Row):
 
     kind: ClassVar[str] = "move"
     cheap: ClassVar[bool] = True
-    default_formula: ClassVar[Formula | None] = Formula(_move_back, reads=lambda mode: ("kept",))
+    default_formula: ClassVar[Formula | None] = Formula(move_back, reads=lambda mode: ("kept",))
     x: tuple[str, ...]
     back: Callable[[Any, Call], Any] | None = None
 

@@ -41,19 +41,25 @@ class NormaliseView:
 
 @dataclass(frozen=True, kw_only=True)
 class Normalise(Row):
-    """y = x scaled by its statistics and a weight, plus a shift: identity to x, the shift is an addend."""
+    """y = x scaled by its statistics and a weight, plus a shift: identity to x, the shift is an addend.
+
+    `scale(call)`: what x is multiplied by, so that a change of y can be told into that of x and that of the statistics.
+    """
 
     kind: ClassVar[str] = "normalise"
     x: str
     weight: str | None = None
     bias: str | None = None
     shift: Callable[[Call], Tensor | None] | None = None
+    scale: Callable[[Call], Tensor] | None = None
 
     @property
     def carriers(self) -> tuple[str, ...]:
         return (self.x,)
 
     def narrow(self, site: Site) -> Row:
+        if site.mode.differs and self.scale is not None:
+            return self
         no_bias = self.bias is None or site.bound.get(self.bias) is None
         return self.become(Elementwise, x=(self.x,)) if no_bias and self.shift is None else self
 

@@ -78,13 +78,13 @@ class SumView:
     def __init__(self, row: Sum, call: Call) -> None:
         self.call = call
         self.receivers = call.receivers
-        self._row = row
+        self.row = row
 
     @property
     def terms(self) -> dict[str, Any]:
         """Operand name -> the addend (with its sign or factor), a tensor or a number."""
-        factors = self._row.factors(self.call) if self._row.factors else {}
-        values = {name: self._addend(getattr(self.call, name)) for name in self._row.x}
+        factors = self.row.factors(self.call) if self.row.factors else {}
+        values = {name: self._addend(getattr(self.call, name)) for name in self.row.x}
         return {n: v * factors[n] if _changes(factors.get(n)) else v for n, v in values.items()}
 
     def _addend(self, value: Any) -> Any:

@@ -14,7 +14,7 @@ from dlb_core.kernel.kinds.base import Row, vjp
 from dlb_core.kernel.modes import Formula
 
 
-def _by_weight(view: tuple[Share, Call], r: Tensor, mode: Any) -> Shares:
+def by_weight(view: tuple[Share, Call], r: Tensor, mode: Any) -> Shares:
     """R_i = w_i / sum w * R_y over the group; equal shares where all w are zero."""
     row, call = view
     if row.back is not None:
@@ -44,7 +44,7 @@ class Share(Row):
     """
 
     kind: ClassVar[str] = "share"
-    default_formula: ClassVar[Formula | None] = Formula(_by_weight, reads=("x",))
+    default_formula: ClassVar[Formula | None] = Formula(by_weight, reads=("x",))
     x: str
     weigh: Callable[[Tensor, Call], Tensor] | None = None
     gather: Callable[[Tensor, Call], Tensor] | None = None
