@@ -219,14 +219,15 @@ def addends(
 
 def normaliser(scaled: Tensor, shift: Tensor | None, r: Tensor, mode: tuple[str, str]) -> tuple[Tensor, float, float]:
     """y = scaled + shift: relevance of the normaliser's input, of the shift, and what else is booked."""
-    if shift is None or mode[1] == "redistribute":
+    counted = mode[1] == "absorb"
+    if shift is None or not (counted or mode[0] == "contrastive"):
         return r.clone(), 0.0, 0.0
     name = "epsilon" if mode[0] == "z-box" else mode[0]
     rx, booked, rest = torch.zeros_like(r), 0.0, 0.0
     for at in range(r.numel()):
         s, b, units = float(scaled.flatten()[at]), float(shift.flatten()[at]), float(r.flatten()[at])
         if name in LIKE_BIAS:
-            split = NEURONS[name](Neuron([1.0], [s], b, counted=True))
+            split = NEURONS[name](Neuron([1.0], [s], b, counted=counted))
             mine, theirs = split.inputs[0], split.addend
         else:
             split = NEURONS[name](Neuron([1.0, 1.0], [s, b]))

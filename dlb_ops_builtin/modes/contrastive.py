@@ -43,16 +43,19 @@ def sum_(k: SumView, r: Tensor, mode: BoundMode) -> Shares:
 
 
 def normalise(k: NormaliseView, r: Tensor, mode: BoundMode) -> Shares:
-    """Both maps pass; with absorb the shift is an addend."""
-    if mode.bias == "redistribute" or (shift := k.shift) is None:
+    """What was scaled and the shift are addends; with redistribute the shift has a sign but no share."""
+    if (shift := k.shift) is None:
         return Shares({k.name: r})
     y = k.output
     scaled, sign = y - shift, side(y)
+    agrees = sign * side(scaled)
+    if mode.bias == "redistribute":
+        return Shares({k.name: agrees * r}, crossed=((1 - agrees) * r).sum())
     mine, theirs = size(scaled, mode), shift.abs()
-    s = sign * r / (mine + theirs)
-    x, b = side(scaled) * mine, side(shift) * theirs
-    crossed = sign * s * ((mine - sign * x) + (theirs - sign * b))
-    return Shares({k.name: s * x}, {k.bias_name: (s * b).sum(), "crossed": crossed.sum()})
+    s = r / (mine + theirs)
+    b = sign * side(shift) * theirs
+    crossed = s * ((1 - agrees) * mine + theirs - b)
+    return Shares({k.name: s * agrees * mine}, {k.bias_name: (s * b).sum(), "crossed": crossed.sum()})
 
 
 FORMULAS = formulas(linear, lambda terms, r, mode: ({}, {}))
@@ -63,7 +66,7 @@ CONTRASTIVE = Mode(
         "linear": FORMULAS["linear"],
         "bilinear": FORMULAS["bilinear"],
         "sum": Formula(sum_, ("x",)),
-        "normalise": Formula(normalise, DEFAULT.formulas["normalise"].reads),
+        "normalise": Formula(normalise, ("output", "bias")),
     },
     options={**DEFAULT.options, "against": "rest"},
     splits="default",
