@@ -28,6 +28,7 @@ from dlb_core.paths import Bound, Wrapped
 from dlb_core.relevance import Relevance
 from dlb_core.rules import layer_rule
 from dlb_core.targets import Request
+from dlb_core.wrapped import unwrap, unwrapped_parts
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -43,7 +44,8 @@ class NodeIO(NamedTuple):
 class DLBacktrace:
     """Explains a PyTorch model by relevance propagation: every unit of relevance accounted for.
 
-    model: an `nn.Module` in eval mode, or an `ExportedProgram`; it is left as it was found. input_for_graph: example
+    model: an `nn.Module` in eval mode, or an `ExportedProgram`; it is left as it was found. Under `torch.compile`,
+    `DataParallel`, `DistributedDataParallel` or PEFT's adapters the model inside is explained. input_for_graph: example
     inputs, a tensor, a tuple of positional or a dict of keyword arguments. device: "auto" (where the model is) or a
     device its parameters are copied to. dynamic_shapes: "auto" (batch and sequence length may change), None (fixed), or
     input name -> further dimensions that may change. tracer: "export" (once, for all calls), "tape" (records every call
@@ -76,6 +78,7 @@ class DLBacktrace:
             raise ValueError('dynamic_shapes= is for export: with tracer="tape" every call may have other shapes')
         if relevance_dtype is not None and not relevance_dtype.is_floating_point:
             raise ValueError(f"relevance_dtype={relevance_dtype}: must be a floating dtype")
+        model = unwrap(model)
         args, kwargs = _as_call(input_for_graph)
         where = None if device == "auto" else torch.device(device)
         self._layers: list[Row] = []
@@ -84,7 +87,9 @@ class DLBacktrace:
         def build(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Engine:
             registry = load().extended(self._layers) if self._layers else load()
             fakes = fakes_of(registry)
-            program = trace(model, args, kwargs, self._tracer, dynamic_shapes=dynamic_shapes, device=where, fakes=fakes)
+            shapes: dict[str, Any] = {"dynamic_shapes": dynamic_shapes, "fakes": fakes}
+            with unwrapped_parts(model):
+                program = trace(model, args, kwargs, self._tracer, device=where, **shapes)
             self._tracer = program.tracer  # what export could not trace once it is not asked for again
             layout = prepare(program, registry, switches={"fold": fold}, explain_inputs=explain_inputs)
             index = _choose_output(program.outputs, program.output_names, output)

@@ -67,6 +67,10 @@ class MissingOp:
         return f"{where}\n    {self.reason or self.schema}"
 
 
+#: Namespaces of ops that compute with quantised activations.
+QUANTISING = ("quantized::", "torchao::", "bitsandbytes::")
+
+
 class UnsupportedOpError(DLBError):
     """Ops of the model that depend on an explained input and have no row, or none for their arguments; lists all."""
 
@@ -81,6 +85,11 @@ class UnsupportedOpError(DLBError):
             lines += [f"{len(refused)} op(s) have a rule, but not for these arguments:", *map(str, refused)]
         lines.append(f"packs looked in: {', '.join(packs) or 'none'}")
         lines += [f"pack that failed to load: {reason}" for reason in failed]
+        if any(op.op.startswith(QUANTISING) for op in self.missing):
+            lines.append(
+                "the model is quantised, and rounds what flows through it: explain it as it was before, or one whose "
+                "weights alone are quantised (torchao's weight-only)"
+            )
         first = (unknown or refused)[0].op
         lines.append(
             f"What to do: install a pack that covers them, or add a row in a pack of your own, e.g.\n"
