@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from dlb_core.choices import choose
-from dlb_core.rules import BoundMode, LinearView, Mode, Shares
-from dlb_ops_builtin.modes.making import (
+from dlb_core.formulas import (
     Parts,
     counted_bias,
     faint,
-    formulas,
+    from_rules,
     magnitude,
     merged,
     portion,
     shared,
 )
+from dlb_core.rules import BoundMode, LinearView, Mode, Shares
 
 EMPTY = ("other", "account")
 Weigh = Callable[[BoundMode], tuple[float, float]]  # alpha and beta
@@ -79,7 +79,7 @@ def _formulas(weigh: Weigh) -> dict[str, Any]:
         su, sd, booked = _split(r, up, down, mode, weigh)
         return {name: su * t.clamp(min=0) - sd * t.clamp(max=0) for name, t in full.items()}, booked
 
-    return formulas(linear, addends, output=False)
+    return from_rules(linear, addends, output=False)
 
 
 def _by_magnitude(k: LinearView, r: Tensor, bias: Tensor | None) -> Shares:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dlb_core.formulas import share_out
 from dlb_core.rules import AttentionView, BoundMode, Mode, Shares, SoftmaxView, formula
 from dlb_ops_builtin.modes import epsilon
-from dlb_ops_builtin.modes.making import share_out
 
 
 @formula(reads=("x", "output"))

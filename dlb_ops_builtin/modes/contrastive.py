@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dlb_core.formulas import counted_bias, from_rules, magnitude, portion, shared, side
 from dlb_core.rules import BoundMode, Formula, LinearView, Mode, NormaliseView, Shares, SumView
 from dlb_ops_builtin.modes.default import DEFAULT, size
-from dlb_ops_builtin.modes.making import counted_bias, formulas, magnitude, portion, shared, side
 
 
 def linear(k: LinearView, r: Tensor, mode: BoundMode) -> Shares:
@@ -58,7 +58,7 @@ def normalise(k: NormaliseView, r: Tensor, mode: BoundMode) -> Shares:
     return Shares({k.name: s * agrees * mine}, {k.bias_name: (s * b).sum(), "crossed": crossed.sum()})
 
 
-FORMULAS = formulas(linear, lambda terms, r, mode: ({}, {}))
+FORMULAS = from_rules(linear, lambda terms, r, mode: ({}, {}))
 
 CONTRASTIVE = Mode(
     "contrastive",

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dlb_core.formulas import Parts, counted_bias, from_rules, magnitude, portion, shared
 from dlb_core.rules import BoundMode, Formula, LinearView, Mode, NormaliseView, Shares
-from dlb_ops_builtin.modes.making import Parts, counted_bias, formulas, magnitude, portion, shared
 
 
 def floor(mode: BoundMode, dtype: torch.dtype) -> float:
@@ -52,7 +52,7 @@ def normalise(k: NormaliseView, r: Tensor, mode: BoundMode) -> Shares:
     return Shares({k.name: s * mine}, {k.bias_name: (s * theirs).sum()})
 
 
-FORMULAS = formulas(linear, addends, output=False)
+FORMULAS = from_rules(linear, addends, output=False)
 
 DEFAULT = Mode(
     "default",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from dlb_core.formulas import Parts, counted_bias, from_rules, share_out, shared, total, value
 from dlb_core.rules import BoundMode, LinearView, Mode, Shares, formula
-from dlb_ops_builtin.modes.making import Parts, counted_bias, formulas, share_out, shared, total, value
 
 
 def linear(k: LinearView, r: Tensor, mode: BoundMode) -> Shares:
@@ -32,7 +32,7 @@ def addends(terms: Parts, r: Tensor, mode: BoundMode) -> tuple[dict[str, Tensor]
     return {name: s * term for name, term in terms.items()}, {"stabiliser": stabiliser}
 
 
-FORMULAS = {**formulas(linear, addends), "bilinear": bilinear}
+FORMULAS = {**from_rules(linear, addends), "bilinear": bilinear}
 
 EPSILON = Mode(
     "epsilon",

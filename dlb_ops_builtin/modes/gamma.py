@@ -7,11 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from dlb_core.rules import BoundMode, LinearView, Mode, Shares
-from dlb_ops_builtin.modes.making import (
+from dlb_core.formulas import (
     Parts,
     counted_bias,
-    formulas,
+    from_rules,
     magnitude,
     merged,
     share_out,
@@ -20,6 +19,7 @@ from dlb_ops_builtin.modes.making import (
     total,
     value,
 )
+from dlb_core.rules import BoundMode, LinearView, Mode, Shares
 
 # With z+ = (|z| + z) / 2 and z- = (z - |z|) / 2 the favoured contributions are
 # z + gamma z+ = (1 + gamma/2) z + gamma/2 |z| for y >= 0, and the same with a minus for y < 0: two transposes.
@@ -61,7 +61,7 @@ def _check(options: Mapping[str, Any]) -> None:
 
 GAMMA = Mode(
     "gamma",
-    formulas(linear, addends),
+    from_rules(linear, addends),
     options={"gamma": 0.25, "eps": 1e-6, "bias": "absorb"},
     check=_check,
     source="Montavon et al. 2019, doi:10.1007/978-3-030-28954-6_10",

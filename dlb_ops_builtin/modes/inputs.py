@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlb_core.formulas import Parts, counted_bias, from_rules, magnitude, portion, share_out, shared
 from dlb_core.rules import BoundMode, LinearView, Mode, Shares
 from dlb_ops_builtin.modes import epsilon
-from dlb_ops_builtin.modes.making import Parts, counted_bias, formulas, magnitude, portion, share_out, shared
 
 
 def _by_weights(of: Callable[[LinearView], Tensor | None], square: bool) -> Callable[..., Shares]:
@@ -70,7 +70,7 @@ def _check_box(options: Mapping[str, Any]) -> None:
 
 W_SQUARE = Mode(
     "w-square",
-    formulas(_by_weights(_squared, square=True), _equal, output=False),
+    from_rules(_by_weights(_squared, square=True), _equal, output=False),
     options={"bias": "redistribute"},
     elsewhere="epsilon",
     source="Montavon et al. 2017, doi:10.1016/j.patcog.2016.11.008",
@@ -78,7 +78,7 @@ W_SQUARE = Mode(
 )
 FLAT = Mode(
     "flat",
-    formulas(_by_weights(lambda k: k.connections, square=False), _equal, output=False),
+    from_rules(_by_weights(lambda k: k.connections, square=False), _equal, output=False),
     options={"bias": "redistribute"},
     elsewhere="epsilon",
     source="Lapuschkin et al. 2019, doi:10.1038/s41467-019-08987-4",
@@ -86,7 +86,7 @@ FLAT = Mode(
 )
 Z_BOX = Mode(
     "z-box",
-    formulas(_boxed, epsilon.addends, output=False),
+    from_rules(_boxed, epsilon.addends, output=False),
     options={"low": None, "high": None, "eps": 1e-6, "bias": "redistribute"},
     check=_check_box,
     elsewhere="epsilon",

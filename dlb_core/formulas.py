@@ -1,4 +1,7 @@
-"""From a mode's rule for linear maps and its rule for addends to a formula for every kind that asks the mode."""
+"""What a mode is written with: from its rules for linear maps and for addends to a formula for every kind that asks it.
+
+``Mode("mine", from_rules(linear, addends), options={...})``; the rest of this room is what such rules have in common.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ LinearRule = Callable[[LinearView, Tensor, BoundMode], Shares]
 AddendRule = Callable[[Parts, Tensor, BoundMode], tuple[dict[str, Tensor], dict[str, Tensor]]]
 
 
-def formulas(linear: LinearRule, addends: AddendRule, *, output: bool = True) -> dict[str, Formula]:
+def from_rules(linear: LinearRule, addends: AddendRule, *, output: bool = True) -> dict[str, Formula]:
     """Linear maps by `linear`; bilinear ones half and half by it; sums and a normaliser's shift by `addends`.
 
     output: does `linear` read what the map gave?
