@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import warnings
-
-import torch
-import torchvision_stub
 
 from . import document
 from .problems import PROBLEMS
@@ -18,16 +13,10 @@ def main() -> None:
     """Runs the comparison."""
     parser = argparse.ArgumentParser(prog="faithfulness")
     parser.add_argument("--only", nargs="+", choices=PROBLEMS, help="measure some of the models, and print the tables")
-    only = parser.parse_args().only
-    torchvision_stub.register()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
-    warnings.filterwarnings("ignore", module="captum|zennit")  # that they hook a model and ask for gradients
-    records = []
-    for record in measure(only or PROBLEMS):
-        records.append(record)
-        result = f"{record.area.mean:8.3f} ± {record.area.margin:.3f}" if record.area else record.reason
-        print(f"{record.problem.name:14} {record.method.label:40} {result}", flush=True)
-    if only:
+    parser.add_argument("--jobs", type=int, default=1, help="models measured at once")
+    given = parser.parse_args()
+    records = list(measure(given.only or [*PROBLEMS], given.jobs))
+    if given.only:
         print(document.measured(records))
     else:
         document.write(records)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+import torch
 
 from .curves import Area
 from .report import Record
@@ -11,41 +13,38 @@ from .report import Record
 PAGE = Path(__file__).parents[2] / "docs" / "faithfulness.md"
 BEGIN = "<!-- measured: from here on written by `make faithfulness` -->"
 END = "<!-- end of what was measured -->"
-Cells = Iterable[object]
+ELSEWHERE = ("Captum", "autograd", "zennit", "autoLRP")
+Cells = Sequence[object]
 
 
-def write(records: list[Record], page: Path = PAGE) -> None:
+def write(records: Sequence[Record], page: Path = PAGE) -> None:
     """Replaces what lies between the marks."""
     head, _, rest = page.read_text("utf-8").partition(BEGIN)
     tail = rest.partition(END)[2]
     page.write_text(f"{head}{BEGIN}\n\n{measured(records)}\n{END}{tail}", "utf-8")
 
 
-def measured(records: list[Record]) -> str:
+def measured(records: Sequence[Record]) -> str:
     """The generated part."""
-    return "\n".join(
-        part
-        for part in (_problems(records), *_areas(records), _ahead(records), _likeness(records), _not_run(records))
-        if part
+    few, many = ([r for r in records if r.few is cheap] for cheap in (True, False))
+    parts = (
+        ("Models", _models(records)),
+        ("Recommended against the best other", _ahead(records)),
+        ("One pass", _grid(few, _area)),
+        ("Several passes", _grid(many, _area)),
+        ("After shuffling the weights", _grid(records, _alike)),
+        ("Not run", _not_run(records)),
     )
+    return "\n".join(f"## {title}\n\n{table}" for title, table in parts if table)
 
 
-def _problems(records: list[Record]) -> str:
-    rows = [
-        (p.name, p.about, len(p.x), _price(records, p.name))
-        for p in {r.problem.name: r.problem for r in records}.values()
-    ]
-    return "## Models\n\n" + _table(("model", "what it is", "samples", "default mode, seconds"), rows)
+def _models(records: Sequence[Record]) -> str:
+    rows = {r.problem: (r.problem, r.about, r.samples, _seconds(records, r.problem)) for r in records}
+    return _table(("model", "what it is", "samples", "`auto`, seconds for all of them"), rows.values())
 
 
-def _price(records: list[Record], problem: str) -> str:
-    return next(f"{r.seconds:.1f}" for r in records if r.problem.name == problem and r.method.name == "default")
-
-
-def _areas(records: list[Record]) -> Iterable[str]:
-    several = [r for r in records if not r.method.one_pass]
-    yield "## One pass\n\n" + _grid([r for r in records if r.method.one_pass], _area)
-    yield "## Several passes\n\n" + _grid(several, _area)
+def _seconds(records: Sequence[Record], problem: str) -> str:
+    return next((f"{r.seconds:.1f}" for r in records if r.problem == problem and r.label == "dlb: auto"), "")
 
 
 def _area(record: Record, best: bool) -> str:
@@ -56,64 +55,59 @@ def _area(record: Record, best: bool) -> str:
     return f"**{text}**" if best else text
 
 
-def _grid(records: list[Record], cell: Callable[[Record, bool], str]) -> str:
-    """Methods down, problems across; the best of a column is marked."""
-    problems = list(dict.fromkeys(r.problem.name for r in records))
-    found = {(r.method.label, r.problem.name): r for r in records}
-    best = {p: max((r for r in records if r.problem.name == p and r.area), key=_mean, default=None) for p in problems}
-    labels = dict.fromkeys(
-        r.method.label for r in records if any(o.area for o in records if o.method.label == r.method.label)
-    )
-    rows = [
-        (label, *(cell(r, r is best[p]) if (r := found.get((label, p))) else "not run" for p in problems))
-        for label in labels
-    ]
-    return _table(("method", *problems), rows)
+def _alike(record: Record, best: bool) -> str:
+    return f"{record.likeness:.2f}" if record.area else "not run"
+
+
+def _grid(records: Sequence[Record], cell: Callable[[Record, bool], str]) -> str:
+    """Methods down, models across; the best of a column is marked."""
+    problems = list(dict.fromkeys(r.problem for r in records))
+    found = {(r.label, r.problem): r for r in records}
+    best = {p: max((r for r in records if r.problem == p and r.area), key=_mean, default=None) for p in problems}
+    passes = {r.label: r.passes for r in records if r.area}
+
+    def written(label: str, problem: str) -> str:
+        record = found.get((label, problem))
+        return cell(record, record is best[problem]) if record else "not run"
+
+    rows = [(label, price, *(written(label, p) for p in problems)) for label, price in passes.items()]
+    return _table(("method", "passes", *problems), rows) if rows else ""
 
 
 def _mean(record: Record) -> float:
     return record.area.mean if record.area else float("-inf")
 
 
-def _ahead(records: list[Record]) -> str:
-    """The recommended mode of each problem's family against the best other one-pass method, sample by sample."""
+def _ahead(records: Sequence[Record]) -> str:
+    """What we recommend against the best of the other tools at the same price, sample by sample."""
+    ours = {r.label: r.few for r in records if r.source == "dlb" and "auto" in r.label}
     rows: list[Cells] = []
-    for name in dict.fromkeys(r.problem.name for r in records):
-        here = [r for r in records if r.problem.name == name and r.values is not None]
-        for one_pass, ours in ((True, "auto"), (False, "integrated(auto)")):
-            mine = next((r for r in here if r.method.name == ours), None)
-            others = [r for r in here if r.method.source not in ("dlb", "yardstick") and r.method.one_pass == one_pass]
+    for problem in dict.fromkeys(r.problem for r in records):
+        here = [r for r in records if r.problem == problem and r.area]
+        for label, few in ours.items():
+            mine = next((r for r in here if r.label == label), None)
+            others = [r for r in here if r.source in ELSEWHERE and r.few is few and not r.passes.startswith("one per")]
             if mine is None or not others:
                 continue
             theirs = max(others, key=_mean)
-            assert mine.values is not None
-            assert theirs.values is not None
-            ahead = Area.of(mine.values - theirs.values)
-            rows.append((name, mine.method.label, theirs.method.label, f"{ahead.mean:+.3f} ± {ahead.margin:.3f}"))
-    return (
-        "## Recommended against the best other\n\n" + _table(("model", "ours", "theirs", "difference"), rows)
-        if rows
-        else ""
-    )
+            ahead = Area.of(torch.tensor(mine.values) - torch.tensor(theirs.values))
+            rows.append((problem, label, theirs.label, f"{ahead.mean:+.3f} ± {ahead.margin:.3f}", _word(ahead)))
+    return _table(("model", "ours", "best of the others", "difference", ""), rows) if rows else ""
 
 
-def _likeness(records: list[Record]) -> str:
-    ran = [r for r in records if r.area]
-    return "## After shuffling the weights\n\n" + _grid(
-        ran, lambda r, best: "not run" if r.area is None else f"{r.likeness:.2f}"
-    )
+def _word(ahead: Area) -> str:
+    return "level" if abs(ahead.mean) <= ahead.margin else "ahead" if ahead.mean > 0 else "behind"
 
 
-def _not_run(records: list[Record]) -> str:
+def _not_run(records: Sequence[Record]) -> str:
     reasons: dict[tuple[str, str], list[str]] = {}
     for r in records:
         if r.reason:
-            reasons.setdefault((r.method.label, r.reason), []).append(r.problem.name)
+            reasons.setdefault((r.label, r.reason), []).append(r.problem)
     rows = [(label, ", ".join(problems), reason.replace("|", "/")) for (label, reason), problems in reasons.items()]
-    return "## Not run\n\n" + _table(("method", "models", "reason"), rows) if rows else ""
+    return _table(("method", "models", "reason"), rows) if rows else ""
 
 
 def _table(columns: Cells, rows: Iterable[Cells]) -> str:
-    lines = [list(columns)]
-    lines += [["---"] * len(lines[0]), *rows]
+    lines = [columns, ["---"] * len(columns), *rows]
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)

@@ -1,19 +1,37 @@
-"""A method is a name and a function that explains a problem; the modes of this library, and two yardsticks."""
+"""A method is a name and a function that explains a problem; the modes of this library, and a yardstick."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dlb_core import DLBacktrace
+from dlb_core import DLBacktrace, integrated, smooth
 
 from .problems import Problem
 
 BATCH = 60
+STEPS = 16  # of every method that goes along a path or over noisy copies, ours and others'
 Explain = Callable[[Problem], Tensor]
+Options = dict[str, Any]
+
+#: Modes with options that are worth comparing; every other registered mode runs as it is.
+GRIDS: dict[str, tuple[Options, ...]] = {
+    "gamma": ({"gamma": 0.05}, {"gamma": 0.1}, {"gamma": 0.25}, {"gamma": 1.0}),
+    "epsilon": ({}, {"bias": "redistribute"}),
+    "z-box": ({"low": -3.0, "high": 3.0},),
+}
+#: What runs at many points: each costs as much as all modes together.
+AT_MANY_POINTS: tuple[tuple[str, Options], ...] = (
+    ("auto", {}),
+    ("epsilon", {}),
+    ("gamma", {"gamma": 0.05}),
+    ("default", {}),
+)
 
 
 class NotRun(Exception):
@@ -37,11 +55,6 @@ class Method:
         """Whose it is and what it is called."""
         return self.name if self.source == "yardstick" else f"{self.source}: {self.name}"
 
-    @property
-    def one_pass(self) -> bool:
-        """Does it cost no more than a forward pass and one back, of the sample and at most of a baseline?"""
-        return self.passes in ("0", "1", "2")
-
     def relevance(self, problem: Problem) -> Tensor:
         """The relevance of every sample's features, [N, F]."""
         explain = self.start(problem)
@@ -49,19 +62,16 @@ class Method:
         return torch.cat([part.features(explain(part)) for part in parts])
 
 
-def mode(name: str, label: str = "", passes: str = "1", **options: object) -> Method:
-    """A mode of the library, with options."""
-    return Method(label or _label(name, options), "dlb", passes, lambda problem: _explainer(problem, name, options))
+def mode(given: Any, label: str, passes: str = "1", **options: Any) -> Method:
+    """A mode of the library, by name or as it is, with options; from the problem where it needs a baseline."""
+    return Method(label, "dlb", passes, lambda problem: _explainer(problem, given, options))
 
 
-def _label(name: str, options: dict[str, object]) -> str:
-    return " ".join([name, *(f"{key}={value}" for key, value in options.items())])
-
-
-def _explainer(problem: Problem, mode: str, options: dict[str, object]) -> Explain:
+def _explainer(problem: Problem, given: Any, options: Options) -> Explain:
     example = problem.part(slice(0, 3))
-    dlb = DLBacktrace(problem.model, (example.x, *example.others), explain_inputs=None, check="ends")
-    name = dlb.input_names[0]
+    name = next(iter(inspect.signature(problem.model.forward).parameters))
+    dlb = DLBacktrace(problem.model, (example.x, *example.others), explain_inputs=[name], check="ends")
+    mode = given(name, problem.baseline) if callable(given) else given
 
     def explain(part: Problem) -> Tensor:
         found = dlb.explain(part.x, *part.others, mode=mode, target=part.targets.tolist(), seed="logit", **options)
@@ -70,23 +80,30 @@ def _explainer(problem: Problem, mode: str, options: dict[str, object]) -> Expla
     return explain
 
 
-def own() -> Iterator[Method]:
-    """Every mode that is registered, with the options that are worth comparing."""
-    for name in _modes():
-        for options in GRIDS.get(name, ({},)):
-            yield mode(name, **options)
+def own(problem: Problem) -> Iterator[Method]:
+    """Every mode that is registered; what it makes of the change from the baseline; some at many points."""
+    dlb = DLBacktrace(torch.nn.Linear(1, 1).eval(), torch.zeros(1, 1))
+    plain = [(name, options) for name in ("auto", *dlb.modes) for options in GRIDS.get(name, ({},))]
+    for name, options in plain:
+        yield mode(name, _label(name, options), **options)
+    for name, options in plain:
+        if name != "contrastive":  # it has two maps
+            yield _along(name, options, 1)
+    for name, options in AT_MANY_POINTS:
+        yield _along(name, options, STEPS)
+        yield mode(smooth(name, samples=STEPS, **options), f"smooth({_label(name, options)})", str(STEPS))
 
 
-GRIDS: dict[str, tuple[dict[str, object], ...]] = {
-    "gamma": ({"gamma": 0.1}, {"gamma": 0.25}, {"gamma": 1.0}),
-    "epsilon": ({}, {"bias": "redistribute"}),
-    "z-box": ({"low": -3.0, "high": 3.0},),
-}
+def _along(name: str, options: Options, steps: int) -> Method:
+    def make(argument: str, baseline: Tensor) -> Any:
+        return integrated(name, {argument: baseline}, steps, **options)
+
+    label = f"integrated({_label(name, options)}, steps={steps})"
+    return mode(make, label, str(steps + 1 if steps == 1 else steps))
 
 
-def _modes() -> list[str]:
-    tiny = torch.nn.Linear(1, 1).eval()
-    return DLBacktrace(tiny, torch.zeros(1, 1)).modes
+def _label(name: str, options: Options) -> str:
+    return f"{name}({', '.join(f'{key}={value}' for key, value in options.items())})" if options else name
 
 
 def _random(problem: Problem) -> Explain:

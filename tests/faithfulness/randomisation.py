@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .methods import Method
 from .problems import Problem
 
-SAMPLES = 40
+SAMPLES = 30
 
 
 @torch.no_grad()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+import torchvision_stub
 
 from .curves import Area, Curves
 from .methods import RANDOM, Method, NotRun, own
@@ -20,31 +23,64 @@ from .rivals import rivals
 class Record:
     """What one method got on one problem: ABPC per sample, rank correlation after shuffling, seconds; or why not."""
 
-    problem: Problem
-    method: Method
-    values: Tensor | None = None
+    problem: str
+    about: str
+    samples: int
+    label: str
+    source: str
+    passes: str
+    values: tuple[float, ...] = ()
     likeness: float = float("nan")
     seconds: float = 0.0
     reason: str = ""
 
+    @classmethod
+    def of(cls, problem: Problem, method: Method, **measured: object) -> Record:
+        """A record of this method on this problem."""
+        known = (problem.name, problem.about, len(problem.x), method.label, method.source, method.passes)
+        return cls(*known, **measured)  # type: ignore[arg-type]
+
     @property
     def area(self) -> Area | None:
         """The mean over samples with its interval."""
-        return None if self.values is None else Area.of(self.values)
+        return Area.of(torch.tensor(self.values)) if self.values else None
+
+    @property
+    def few(self) -> bool:
+        """Does it cost one run of the model and its way back, and at most one more of the baseline?"""
+        return self.passes in ("0", "1", "2")
 
 
-def methods() -> list[Method]:
+def methods(problem: Problem) -> list[Method]:
     """All that is compared, the library's own first."""
-    return [RANDOM, *own(), *rivals()]
+    return [RANDOM, *own(problem), *rivals()]
 
 
-def measure(names: Iterable[str]) -> Iterator[Record]:
-    """The records of these problems, as they come."""
-    for name in names:
-        problem = PROBLEMS[name](0)
-        curves = Curves(problem)
-        for method in methods():
-            yield _record(problem, curves, method)
+def measure(names: Sequence[str], jobs: int) -> Iterator[Record]:
+    """The records of these problems, as many at once as there are jobs."""
+    with ProcessPoolExecutor(jobs, initializer=_settle) as pool:
+        for records in pool.map(_measure, names):
+            yield from records
+
+
+def _settle() -> None:
+    torchvision_stub.register()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+    warnings.simplefilter("ignore")  # what the tools say about each other's hooks
+
+
+def _measure(name: str) -> list[Record]:
+    problem = PROBLEMS[name](0)
+    return list(_records(problem, methods(problem)))
+
+
+def _records(problem: Problem, compared: Iterable[Method]) -> Iterator[Record]:
+    curves = Curves(problem)
+    for method in compared:
+        record = _record(problem, curves, method)
+        result = f"{record.area.mean:8.3f} ± {record.area.margin:.3f}" if record.area else record.reason
+        print(f"{problem.name:14} {method.label:40} {result}  ({record.seconds:.0f} s)", flush=True)
+        yield record
 
 
 def _record(problem: Problem, curves: Curves, method: Method) -> Record:
@@ -54,12 +90,14 @@ def _record(problem: Problem, curves: Curves, method: Method) -> Record:
         relevance = method.relevance(problem)
         seconds = time.perf_counter() - start
         if not bool(relevance.isfinite().all()):
-            return Record(problem, method, reason="its relevance is not finite")
-        return Record(problem, method, curves.areas(relevance), likeness(method, problem, relevance), seconds)
+            return Record.of(problem, method, reason="its relevance is not finite")
+        values = tuple(curves.areas(relevance).tolist())
+        alike = likeness(method, problem, relevance)
+        return Record.of(problem, method, values=values, likeness=alike, seconds=seconds)
     except NotRun as reason:
-        return Record(problem, method, reason=str(reason))
+        return Record.of(problem, method, reason=str(reason))
     except Exception as error:  # another tool's error is a result: it goes into the document
         if method.source == "dlb":
             raise
         lines = str(error).strip().splitlines()
-        return Record(problem, method, reason=f"{type(error).__name__}: {lines[0][:120] if lines else ''}")
+        return Record.of(problem, method, reason=f"{type(error).__name__}: {lines[0][:120] if lines else ''}")

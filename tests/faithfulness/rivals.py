@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from .methods import Explain, Method, NotRun
+from .methods import STEPS, Explain, Method, NotRun
 from .networks import Add
 from .problems import Problem
-
-STEPS = 32  # of every method that averages along a path
 
 
 def captum_methods() -> Iterator[Method]:

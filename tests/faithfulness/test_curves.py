@@ -68,9 +68,9 @@ def test_padding_is_never_hidden_and_tokens_hide_as_a_whole() -> None:
 def test_a_constant_or_random_map_is_told_from_one_that_follows_the_weights() -> None:
     problem = linear_problem()
     assert not torch.equal(shuffled(problem.model).weight, problem.model.weight)
-    epsilon = mode("epsilon")
+    epsilon = mode("epsilon", "epsilon")
     assert likeness(epsilon, problem, epsilon.relevance(problem)) < 0.9
-    flat = mode("flat")
+    flat = mode("flat", "flat")
     assert likeness(flat, problem, flat.relevance(problem)) == 1.0
 
 
@@ -78,8 +78,8 @@ def test_the_document_keeps_the_prose_and_replaces_what_was_measured(tmp_path) -
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     problem = linear_problem()
-    ran = Record(problem, RANDOM, torch.tensor([1.0, 2.0, 3.0]), 0.25)
-    failed = Record(problem, mode("default"), reason="it broke")
+    ran = Record.of(problem, RANDOM, values=(1.0, 2.0, 3.0), likeness=0.25)
+    failed = Record.of(problem, mode("default", "default"), reason="it broke")
     write([ran, failed], page)
     text = page.read_text()
     assert text.startswith("before\n")

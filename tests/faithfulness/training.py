@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .data import prose
-from .networks import Decoder
+from .networks import CharacterForCausalLM
 
 FOLDER = Path(__file__).parents[2] / "build" / "faithfulness"
 
@@ -47,15 +47,15 @@ def classify(x: Tensor, y: Tensor, *, epochs: int = 30, rate: float = 1e-2, deca
 
 
 def predict_characters(ids: Tensor, *, steps: int = 1500, length: int = 32) -> Callable[[nn.Module], None]:
-    """Trains a `Decoder` to continue a text of ids [N]."""
+    """Trains a `CharacterForCausalLM` to continue a text of ids [N]."""
 
-    def loss(model: Decoder) -> Tensor:
+    def loss(model: CharacterForCausalLM) -> Tensor:
         start = torch.randint(len(ids) - length - 1, (32, 1))
         window = ids[start + torch.arange(length + 1)]
         return F.cross_entropy(model.everywhere(model.embed(window[:, :-1])).flatten(0, 1), window[:, 1:].flatten())
 
     def train(model: nn.Module) -> None:
-        assert isinstance(model, Decoder)
+        assert isinstance(model, CharacterForCausalLM)
         _descend(model, (loss(model) for _ in range(steps)), steps, 4e-3, 1e-2)
 
     return train
