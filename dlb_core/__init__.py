@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dlb_core.kernel.ledger import Ledger
     from dlb_core.paths import integrated, smooth
     from dlb_core.relevance import Relevance
+    from dlb_core.similarity import Pairs, pairs
     from dlb_core.targets import Contrast, Query
 
 __version__ = "0.1.0"
@@ -42,6 +43,8 @@ _HOMES = {
     "Explanation": "explanation",
     "Heads": "inside",
     "Relevance": "relevance",
+    "Pairs": "similarity",
+    "pairs": "similarity",
     "Contrast": "targets",
     "Query": "targets",
     "Ledger": "kernel.ledger",
@@ -78,6 +81,7 @@ __all__ = [
     "NodeIO",
     "NonFiniteError",
     "PackError",
+    "Pairs",
     "Query",
     "Relevance",
     "RuleError",
@@ -87,6 +91,7 @@ __all__ = [
     "UntrustedFileError",
     "__version__",
     "integrated",
+    "pairs",
     "smooth",
 ]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from dlb_core.answering import answer
 from dlb_core.choices import AUTO, CHECKS, TRACERS, choose
 from dlb_core.engine import Engine, Prediction
 from dlb_core.explanation import Explanation
@@ -24,10 +25,11 @@ from dlb_core.kernel.packs import registry as load
 from dlb_core.kernel.plan import Plan
 from dlb_core.kernel.prepare import prepare
 from dlb_core.kernel.tracers import trace
+from dlb_core.outputs import choose_output, what_it_says
 from dlb_core.paths import Bound, Wrapped
 from dlb_core.relevance import Relevance
 from dlb_core.rules import layer_rule
-from dlb_core.targets import Request
+from dlb_core.targets import Request, Targets
 from dlb_core.wrapped import unwrap, unwrapped_parts
 
 if TYPE_CHECKING:
@@ -92,9 +94,9 @@ class DLBacktrace:
                 program = trace(model, args, kwargs, self._tracer, device=where, **shapes)
             self._tracer = program.tracer  # what export could not trace once it is not asked for again
             layout = prepare(program, registry, switches={"fold": fold}, explain_inputs=explain_inputs)
-            index = _choose_output(program.outputs, program.output_names, output)
+            index = choose_output(program, output)
             dtype = relevance_dtype or _relevance_dtype(program.outputs[index])
-            return Engine(registry, layout, index, dtype, _is_causal(model), check)
+            return Engine(registry, layout, index, dtype, what_it_says(model), check)
 
         self._build = build
         self._example = args, kwargs
@@ -144,7 +146,7 @@ class DLBacktrace:
         task: str = "auto",
         *,
         target: Any = None,
-        targets: Sequence[Any] | None = None,
+        targets: Targets | None = None,
         seed: str = "multiplier",
         scaler: float = 1.0,
         thresholding: float = 0.5,
@@ -170,8 +172,8 @@ class DLBacktrace:
         bound = self._mode(mode, bias, mode_options)
         engine, prediction = self._last
         engine.check_versions(prediction)
-        return engine.relevance(
-            prediction, bound, request, targets=targets, through=through, keep="all", at=None, consume=False
+        return answer(
+            engine, prediction, bound, request, targets=targets, through=through, keep="all", at=None, consume=False
         )
 
     def explain(
@@ -179,7 +181,7 @@ class DLBacktrace:
         *inputs: Any,
         mode: str | Mode | Composite | Wrapped = "default",
         target: Any = None,
-        targets: Sequence[Any] | None = None,
+        targets: Targets | None = None,
         task: str = "auto",
         multiplier: float = 100.0,
         seed: str = "multiplier",
@@ -205,19 +207,18 @@ class DLBacktrace:
         bound = self._mode(mode, bias, options)
         args, kwargs = _as_inputs(inputs, kwargs)
         engine = self._engine_of(args, kwargs)
-        start = engine.start(at, [target] if targets is None else targets)
-        kept, once = engine.kept_for(bound, start, several=targets is not None)
+        kept, once = engine.kept_for(bound, engine.starts(at, target, targets))
         prediction = engine.forward(args, kwargs, temperature, keep=kept)
         output = engine.output_of(prediction)
-        relevance = engine.relevance(
-            prediction, bound, request, targets=targets, through=through, keep=keep, at=at, consume=once
+        relevance = answer(
+            engine, prediction, bound, request, targets=targets, through=through, keep=keep, at=at, consume=once
         )
         return Explanation(relevance=relevance, output=output, options=dict(bound.options))
 
     def plan(self, mode: str | Mode | Composite | Wrapped = "default", **options: Any) -> Plan:
         """What will run where in a mode, before running anything: `dlb.plan("epsilon").table()`."""
         bound = self._mode(mode, options.pop("bias", None), options)
-        return self._engine.plans_of(bound, self._engine.output_node)[1]
+        return self._engine.plans_of(bound, self._engine.starts(None, None, None))[1]
 
     def graph(self, mode: str | Mode | Composite | Wrapped = "default") -> nx.DiGraph:
         """The program as a NetworkX graph in topological order: op, kind, rule, pack, hyperparameters, shapes."""
@@ -243,7 +244,7 @@ class DLBacktrace:
     @property
     def family(self) -> str:
         """What kind of model this is, read off its graph; `mode="auto"` goes by it."""
-        return family(self._engine.layout, causal=self._engine.causal)
+        return family(self._engine.layout, causal=self._engine.says.causal)
 
     @property
     def input_names(self) -> list[str]:
@@ -295,28 +296,6 @@ def _tensors(arguments: Any) -> tuple[Any, ...]:
     return tuple(found)
 
 
-def _choose_output(outputs: tuple[Any, ...], names: tuple[str, ...], wanted: str | int | None) -> int:
-    floating = [
-        i
-        for i, node in enumerate(outputs)
-        if isinstance(node, fx.Node) and isinstance(v := node.meta.get("val"), Tensor) and v.is_floating_point()
-    ]
-    choices = ", ".join(f"{i}{f' ({names[i]})' if names[i] else ''}" for i in floating)
-    if wanted is None and floating:
-        return floating[0]
-    if isinstance(wanted, int) and wanted in floating:
-        return wanted
-    if isinstance(wanted, str) and wanted in names and names.index(wanted) in floating:
-        return names.index(wanted)
-    raise ValueError(f"output={wanted!r}: the model's floating outputs are {choices or 'none'}")
-
-
 def _relevance_dtype(node: fx.Node) -> torch.dtype:
     dtype: torch.dtype = node.meta["val"].dtype
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-
-
-def _is_causal(model: Any) -> bool:
-    """Does the model predict the next token? Read off transformers' class names."""
-    name = type(model).__name__
-    return name.endswith(("ForCausalLM", "LMHeadModel"))

@@ -14,9 +14,9 @@ from dlb_core.kernel.through import Through, through
 
 
 def conditions(
-    wanted: Mapping[str, Any] | None, inside: Inside, plan: Plan, start: int, shapes: Sequence[Any]
+    wanted: Mapping[str, Any] | None, inside: Inside, plan: Plan, starts: Sequence[int], shapes: Sequence[Any]
 ) -> Through | None:
-    """What relevance from the slot `start` has to pass; None for no condition.
+    """What relevance from the slots `starts` has to pass; None for no condition.
 
     wanted: name of a node, module or input -> True or None (all of it), channels, or heads; see `DLBacktrace.explain`.
     Raises ValueError for what is not there, and for a node that no relevance reaches.
@@ -43,4 +43,4 @@ def conditions(
         chosen = in_range(name, numbers, axis, shape, what)
         mask = axis.mask(chosen, shape, plan.dtype, plan.layout.program.device)
         masks[slot] = masks[slot] * mask if slot in masks else mask
-    return through(plan, start, names, masks) if names else None
+    return through(plan, starts, names, masks) if names else None

@@ -191,6 +191,8 @@ def _encode(target: Any, flat: dict[str, Tensor]) -> tuple[Any, int]:
             return [walk(v) for v in value]
         if isinstance(value, slice):
             return {"slice": [value.start, value.stop, value.step]}
+        if isinstance(value, Mapping):
+            return {"outputs": [[name, walk(one)] for name, one in value.items()]}
         if isinstance(value, (Contrast, Query)):
             return {type(value).__name__: {f.name: walk(getattr(value, f.name)) for f in fields(value)}}
         return value
@@ -204,6 +206,8 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
             return tensors[f"target/{value['tensor']}"]
         if "slice" in value:
             return slice(*value["slice"])
+        if "outputs" in value:
+            return {name: _decode(v, tensors) for name, v in value["outputs"]}
         for named in (Contrast, Query):
             if named.__name__ in value:
                 return named(**{name: _decode(v, tensors) for name, v in value[named.__name__].items()})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,7 @@ from dlb_core.kernel.through import Through
 def propagate(
     plan: Plan,
     activations: Activations,
-    slot: int,
-    seed: Tensor,
+    seeds: Mapping[int, Any],
     *,
     several: bool,
     keep: frozenset[int],
@@ -37,40 +38,68 @@ def propagate(
 ) -> tuple[dict[int, Any], tuple[Ledger, ...]]:
     """Relevance of the slots in `keep`, and one ledger per seed.
 
-    seed: the output's shape, with a leading axis over seeds if `several`. Several seeds run at once under vmap;
-    a plan with data-dependent shapes runs them one by one. check: "raise", "warn", "ends", "off".
+    seeds: relevance by slot, of the node's shape, with a leading axis over seeds if `several`. Several seeds run at
+    once under vmap; a plan with data-dependent shapes runs them one by one. check: "raise", "warn", "ends", "off".
     """
     choose("check", check, CHECKS)
     entries: list[Entry] = []
 
-    def one(r: Tensor) -> tuple[dict[int, Any], Tensor]:
-        books = Books(detail=check != "ends") if check != "off" else None
-        if books is not None:
+    def one(seeds: Mapping[int, Any]) -> tuple[dict[int, Any], Tensor]:
+        books = Books(detail=check != "ends")
+        for slot, r in seeds.items():
             books.relevance("seed", slot, r)
-        kept = run_relevance(plan, activations, {slot: r}, keep=keep, books=books, consume=consume, through=through)
-        if books is None:
-            return kept, r.new_zeros(0)
+        # what is freed on the way is freed in a copy: the next seeds find all of it again
+        own = copy.copy(activations) if several else activations
+        kept = run_relevance(
+            plan, own, seeds, keep=keep, books=books if check != "off" else None, consume=consume, through=through
+        )
         entries[:] = books.entries
         return kept, books.stacked()
 
     if not several:
-        kept, sums = one(seed)
+        kept, sums = one(seeds)
         table = [sums.tolist()]
-    elif plan.dynamic:
-        runs = [one(r) for r in seed]
-        kept = pytree.tree_map(lambda *parts: torch.stack(parts), *(k for k, _ in runs))
-        table = [s.tolist() for _, s in runs]
     else:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "There is a performance drop")  # torch's, of ops that it loops itself
-            kept, sums = torch.func.vmap(one)(seed)
-        table = sums.tolist()
-    if check == "off":
-        return kept, tuple(unchecked(plan, row_seed) for row_seed in (seed if several else seed[None]))
-    ledgers = tuple(settle(entries, row, plan, input_names) for row in table)
-    for ledger in ledgers:
+        runs = _in_turn(one, seeds) if plan.dynamic else _together(one, seeds, _fit(plan, activations, seeds))
+        kept = pytree.tree_map(lambda *parts: torch.cat(parts), *(part for part, _ in runs))
+        table = [row for _, sums in runs for row in sums.tolist()]
+    ledgers = tuple(settle(entries, row, plan, input_names) if check != "off" else unchecked(row) for row in table)
+    for ledger in ledgers if check != "off" else ():
         judge(ledger, check)
     return kept, ledgers
+
+
+One = Callable[[Mapping[int, Any]], tuple[dict[int, Any], Tensor]]
+
+
+def _in_turn(one: One, seeds: Mapping[int, Any]) -> list[tuple[dict[int, Any], Tensor]]:
+    """One seed after the other, each with a leading axis of one."""
+    count = len(next(iter(seeds.values())))
+    runs = [one({slot: r[i] for slot, r in seeds.items()}) for i in range(count)]
+    return [pytree.tree_map(lambda part: part.unsqueeze(0), run) for run in runs]
+
+
+def _together(one: One, seeds: Mapping[int, Any], size: int) -> list[tuple[dict[int, Any], Tensor]]:
+    """Several seeds at once under vmap, `size` to a pass."""
+    parts = zip(*(r.split(size) for r in seeds.values()), strict=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")  # torch's, of ops that it loops itself
+        return [torch.func.vmap(one)(dict(zip(seeds, part, strict=True))) for part in parts]
+
+
+#: Bytes that the largest relevance tensor of a pass may have: beyond, more seeds cost memory and gain no time.
+ROOM = {"cpu": 128 * 2**20}
+ROOM_ELSEWHERE = 2**30
+
+
+def _fit(plan: Plan, activations: Activations, seeds: Mapping[int, Any]) -> int:
+    """How many seeds go through a pass together."""
+    seed = next(iter(seeds.values()))
+    slots = {target.slot for step in plan.steps for target in step.targets.values()} | {s.slot for s in plan.steps}
+    shapes = [activations.shapes[slot] for slot in slots if slot is not None]
+    sizes = [math.prod(part) for shape in shapes for part in (shape if type(shape) is tuple else (shape,)) if part]
+    largest: int = max([1, *sizes]) * seed.element_size()
+    return max(1, ROOM.get(seed.device.type, ROOM_ELSEWHERE) // largest)
 
 
 def judge(ledger: Ledger, check: str) -> None:
@@ -90,9 +119,9 @@ def _callers_level() -> int:
     return next((i for i, name in enumerate(frames, 1) if not name.startswith(home)), 1)
 
 
-def unchecked(plan: Plan, seed: Tensor) -> Ledger:
-    """With check="off" only the seed is known: no sum was taken on the way."""
-    total = float(seed.sum())
+def unchecked(sums: Sequence[float]) -> Ledger:
+    """With check="off" only the seed is known: no other sum was taken."""
+    total = math.fsum(sums[::2])
     return Ledger(
         seed=total,
         inputs={},

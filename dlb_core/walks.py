@@ -197,7 +197,7 @@ def follow(
     """Relevance of the slots to keep, one ledger per seed, and the seeds, added up over all points."""
     kept, sums, seed = run(walk, walk.here())
     if walk.detail is None:
-        return kept, tuple(unchecked(walk.plan, one) for one in (seed if walk.several else seed[None])), seed
+        return kept, tuple(unchecked([float(one.sum())]) for one in (seed if walk.several else seed[None])), seed
     table = sums.tolist() if walk.several else [sums.tolist()]
     ledgers = tuple(settle(walk.entries, row, walk.plan, input_names) for row in table)
     for ledger in ledgers:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from zoo import CASES
 
-from dlb_core import DLBacktrace, Relevance
+from dlb_core import Contrast, DLBacktrace, Query, Relevance
+from dlb_core.targets import Context, Request, make_seed
 
 
 class Scores(nn.Module):
@@ -122,6 +124,13 @@ def test_binary_with_two_outputs_is_a_choice_between_two() -> None:
     assert seed([[1.0, 2.0], [2.0, 1.0]], task="binary-classification") == [[0, 100], [100, 0]]
 
 
+def test_binary_with_two_outputs_goes_by_the_threshold_too() -> None:
+    """The second class has probability 0.73 and 0.27."""
+    question: dict[str, Any] = {"task": "binary-classification"}
+    assert ask([[1.0, 2.0], [2.0, 1.0]], thresholding=0.8, **question).target == [0, 0]
+    assert ask([[1.0, 2.0], [2.0, 1.0]], thresholding=0.2, **question).target == [1, 1]
+
+
 def test_regression_keeps_the_sign_and_shares_by_size() -> None:
     assert seed([2.0, -2.0, 0.0], task="regression") == [100, -100, 100]
     assert seed([[1.0, -3.0], [0.0, 0.0]], task="regression") == [[25, -75], [50, 50]]
@@ -221,6 +230,80 @@ def test_segmentation_of_one_channel_is_by_threshold() -> None:
     assert seed(scores, task="binary-segmentation", thresholding=0.8) == [[[[100, 0], [0, 0]]]]
 
 
+def test_a_sample_without_foreground_is_explained_by_its_background() -> None:
+    """Every sample has its units: of one channel, too, the side that it is on."""
+    scores = torch.tensor([[[[2.0, -2.0]]], [[[-1.0, -2.0]]]])
+    relevance = ask(scores)
+    assert relevance["output"].tolist() == [[[[100, 0]]], [[[50, 50]]]]
+    assert relevance.target == [1, 0]
+    background = torch.tensor([[[[3.0, 3.0]], [[1.0, 2.0]]]])
+    assert ask(background)["output"].tolist() == [[[[50, 50]], [[0, 0]]]]
+
+
+def test_a_mask_for_each_sample() -> None:
+    masks = torch.tensor([[[True, False], [False, False]], [[False, False], [True, True]]])
+    found = ask(image(), target=(1, masks))["output"][:, 1]
+    assert found.tolist() == [[[100, 0], [0, 0]], [[0, 0], [50, 50]]]
+    with pytest.raises(ValueError, match="chooses no pixel"):
+        ask(image(), target=(1, torch.zeros(2, 2, dtype=torch.bool)))
+
+
+def test_a_half_precision_output_counts_all_its_pixels() -> None:
+    """Ones in float16 add up to 65504 at most."""
+    seed = make_seed(torch.ones(1, 1, 300, 300).half(), Request(), Context(), torch.float32)
+    assert float(seed.relevance.double().sum()) == pytest.approx(100)
+    assert seed.relevance.dtype is torch.float32
+
+
+SPANS: dict[str, tuple[Any, list[tuple[int, int]]]] = {
+    "start and stop": (((0, 2), 3), [(0, 3), (1, 3)]),
+    "slice": ((slice(0, 2), 3), [(0, 3), (1, 3)]),
+    "from the end": ((slice(-2, None), 3), [(1, 3), (2, 3)]),
+    "winners of a span": (slice(1, 3), [(1, 0), (2, 0)]),
+    "winner of a position": ((1, None), [(1, 0)]),
+    "classes of a position": ((1, slice(0, 2)), [(1, 0), (1, 1)]),
+    "a position's every class": ((1, slice(None)), [(1, c) for c in range(4)]),
+}
+
+
+@pytest.mark.parametrize(("target", "chosen"), SPANS.values(), ids=SPANS)
+def test_positions_may_be_a_span(target: Any, chosen: list[tuple[int, int]]) -> None:
+    found = ask(TOKENS, target=target)["output"]
+    expected = torch.zeros(2, 3, 4)
+    for position, unit in chosen:
+        expected[:, position, unit] = 100 / len(chosen)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_number_made_of_the_output_is_explained_by_its_gradient() -> None:
+    assert seed(CLASSES, target=lambda output: output[:, 2] - output[:, 0]) == [[-100, 0, 100]] * 2
+    assert seed(CLASSES, target=lambda output: (2 * output[:, 1]).sum(), multiplier=1.0) == [[0, 2, 0]] * 2
+    difference = ask(CLASSES, target=lambda output: output[:, 2] - output[:, 0], seed="logit")
+    assert difference.ledger.seed == pytest.approx((2 - 1) + (0 - 5))
+    softmax = ask(CLASSES, target=lambda output: output.logsumexp(1))["output"]
+    torch.testing.assert_close(softmax, 100 * torch.tensor(CLASSES).softmax(1))
+
+
+def test_a_callable_may_return_any_target() -> None:
+    assert seed(CLASSES, target=lambda output: Contrast(2, 0)) == [[-100, 0, 100]] * 2
+    assert seed(CLASSES, target=lambda output: [Contrast(2, 0), 1]) == [[-100, 0, 100], [0, 100, 0]]
+    assert seed(CLASSES, target=lambda output: None) == seed(CLASSES)
+
+
+def test_the_list_of_seeds_may_depend_on_the_output() -> None:
+    relevance = ask(CLASSES, targets=lambda output: range(output.shape[1]))
+    assert relevance["output"][:, 0].tolist() == (100 * torch.eye(3)).tolist()
+    assert relevance.target == [0, 1, 2]
+
+
+def test_a_contrast_keeps_its_books() -> None:
+    relevance = ask(CLASSES, target=Contrast(2, against=0), mode="epsilon")
+    assert relevance.ledger.seed == 0
+    assert relevance.ledger.inputs["x"] == pytest.approx(0, abs=1e-3)
+    shares = [row[2] for row in relevance.ledger.table().rows]
+    assert all(abs(share) < 1e-3 for share in shares)  # of the sum of sizes: the seed itself is nothing
+
+
 def test_several_targets_add_a_leading_axis_to_relevance_and_ledger() -> None:
     relevance = ask(CLASSES, targets=[0, [1, 2], torch.ones(2, 3)], keep="all")
     assert relevance["output"].shape == relevance["x"].shape == (3, 2, 3)
@@ -251,10 +334,26 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"multiplier": math.nan}, "must be a finite number"),
     ({"scaler": math.inf}, "must be a finite number"),
     ({"thresholding": 2}, "between 0 and 1"),
+    ({"thresholding": 0.7}, "decides nothing here"),
+    ({"target": slice(3, 5)}, "chooses nothing or is out of range: choose a span in 0 .. 3"),
+    ({"target": slice(1, 1)}, "chooses nothing"),
+    ({"target": (0, slice(0, 2))}, "has 2 parts"),
+    ({"target": lambda output: output.sum(0)}, r"returned shape \[3\] for an output \[2, 3\]"),
+    ({"target": lambda output: torch.tensor(1.0)}, "does not depend on the output"),
+    ({"targets": lambda output: []}, "give at least one target"),
+    ({"target": Query(0)}, r"Query\(.*is for outputs \[B, Q, C\]"),
+    ({"task": "detection"}, r"detection expects an output \[B, Q, C\]"),
+    ({"task": "token-classification", "target": 1}, "expects an output of 3 dimensions"),
+    ({"task": "binary-segmentation"}, r"binary-segmentation expects an output \[B, 1, H, W\]"),
+    ({"task": "regression", "seed": "probability"}, "has no probabilities"),
 ]
 
 
-@pytest.mark.parametrize(("question", "says"), REFUSED, ids=[str(question) for question, _ in REFUSED])
+@pytest.mark.parametrize(
+    ("question", "says"),
+    REFUSED,
+    ids=[re.sub(r"<function.*?>", "a callable", str(question)) for question, _ in REFUSED],
+)
 def test_what_cannot_be_asked_is_refused_with_the_choices(question: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         ask(CLASSES, **question)

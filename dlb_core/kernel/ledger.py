@@ -113,7 +113,9 @@ class Ledger:
         return [e for e in self.by_node.values() if not abs(e.residual) <= e.tolerance * e.scale]
 
     def _share(self, units: float) -> float:
-        return 100 * units / self.seed if self.seed else 0.0
+        """Of the seed; where it has both signs and adds up to nothing, of its size."""
+        whole = self.seed if abs(self.seed) > 1e-6 * self.seed_scale else self.seed_scale
+        return 100 * units / whole if whole else 0.0
 
     def __str__(self) -> str:
         return str(self.table())

@@ -8,7 +8,7 @@ no node of that layer. After a layer everything that still flows has passed it, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -29,16 +29,16 @@ class Through:
     accounts: Mapping[int, str]
 
 
-def through(plan: Plan, start: int, names: Mapping[int, str], masks: Mapping[int, Tensor]) -> Through:
-    """The conditions that relevance from `start` passes through the slots in `names`, and there through `masks`.
+def through(plan: Plan, starts: Sequence[int], names: Mapping[int, str], masks: Mapping[int, Tensor]) -> Through:
+    """The conditions that relevance from `starts` passes through the slots in `names`, and there through `masks`.
 
-    names: slot -> what the books call it. Raises ValueError for one that no relevance reaches from `start`.
+    names: slot -> what the books call it. Raises ValueError for one that no relevance reaches from there.
     """
     slots = list(names)
     bits = {slot: 1 << i for i, slot in enumerate(slots)}
     below = _below(plan, bits)
     for slot in slots:
-        if slot != start and not below.get(start, 0) & bits[slot]:
+        if slot not in starts and not any(below.get(start, 0) & bits[slot] for start in starts):
             raise ValueError(f"through names {names[slot]!r}, but no relevance reaches it in mode {plan.mode.name!r}")
     layers = _layers(bits, below)
     cuts: dict[tuple[int, int], str] = {}

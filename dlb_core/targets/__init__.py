@@ -9,6 +9,18 @@ from __future__ import annotations
 from dlb_core.targets.contrast import Contrast, against_seed
 from dlb_core.targets.detection import Query
 from dlb_core.targets.request import Context, Request
-from dlb_core.targets.seed import Seed, Target, make_seed, measure
+from dlb_core.targets.seed import Seed, Target, Targets, make_seed, make_seeds, measure
 
-__all__ = ["Context", "Contrast", "Query", "Request", "Seed", "Target", "against_seed", "make_seed", "measure"]
+__all__ = [
+    "Context",
+    "Contrast",
+    "Query",
+    "Request",
+    "Seed",
+    "Target",
+    "Targets",
+    "against_seed",
+    "make_seed",
+    "make_seeds",
+    "measure",
+]

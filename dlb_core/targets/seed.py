@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,20 @@ from dlb_core.targets.places import places
 from dlb_core.targets.request import Context, Request
 from dlb_core.targets.tasks import automatic, check_rank, settle_task, uses_threshold
 
-Target = int | slice | tuple[Any, ...] | list[Any] | Tensor | Contrast | Query | Callable[[Tensor], Any] | None
+Target = (
+    int
+    | slice
+    | tuple[Any, ...]
+    | list[Any]
+    | Tensor
+    | Contrast
+    | Query
+    | Callable[[Tensor], Any]
+    | Mapping[str | int, Any]
+    | None
+)
+
+Targets = Sequence[Any] | Callable[[Tensor], Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,34 @@ def make_seed(output: Tensor, request: Request, context: Context, dtype: torch.d
         asked.to(dtype),
         context.probability,
     )
+
+
+def make_seeds(
+    output: Tensor,
+    request: Request,
+    targets: Targets | None,
+    name: str | int | None,
+    context: Context,
+    dtype: torch.dtype,
+) -> list[Seed]:
+    """The seeds at one output, one for each of `targets` (None: the request's own target; a callable makes the list).
+
+    name: what the targets call this output, if they are {output: target}; one that does not name it has no units here.
+    """
+    if targets is not None and request.target is not None:
+        raise ValueError("give target= for one seed or targets=[...] for several, not both")
+    if callable(targets):
+        targets = targets(output.detach())
+    if targets is not None and len(targets) == 0:
+        raise ValueError("targets=[] is empty: give at least one target")
+    seeds = []
+    for target in [request.target] if targets is None else targets:
+        if name is not None and name not in target:
+            none = torch.zeros_like(output, dtype=dtype)
+            seeds.append(Seed(none, None, request.task, none))
+        else:
+            seeds.append(make_seed(output, request.at(target if name is None else target[name]), context, dtype))
+    return seeds
 
 
 def _answer(target: Any, output: Tensor) -> Any:

@@ -76,8 +76,7 @@ class Bound:
         kept, ledgers = propagate(
             self.plan,
             done,
-            end,
-            r,
+            {end: r},
             several=several,
             keep=frozenset(slots[name] for name in names),
             check="raise",
