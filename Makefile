@@ -13,7 +13,7 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test models faithfulness bench lint train-digits docs clean opinfo operations
+.PHONY: help demo test parity models faithfulness bench lint train-digits docs clean opinfo operations
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +23,9 @@ demo: .venv/.ready  ## explain a handwritten seven with the shipped digits netwo
 
 test: lint .venv-test/.ready  ## lint and types, then the whole suite
 	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) --dist worksteal -q
+
+parity: .venv-test/.ready  ## the modes against zennit, Captum and autoLRP (a part of the suite)
+	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) -q tests/parity
 
 models: .venv-test/.ready  ## explain every model of the matrix and write docs/models.md
 	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) -q tests/matrix/test_matrix.py --all-models --document docs/models.md
@@ -59,11 +62,12 @@ clean:  ## remove all that the other targets made, environments too
 # Always from nothing: pip neither repairs what it half wrote nor removes what is no longer asked for.
 
 .venv/.ready: WANTED = .[viz]
-.venv-test/.ready: WANTED = .[test]
+.venv-test/.ready: WANTED = .[test,parity]
 .venv-faithfulness/.ready: WANTED = .[faithfulness]
 .venv-docs/.ready: WANTED = .[docs]
-# Its wheel asks for CUDA libraries that torch's CPU build does without; what it really needs comes with `test`.
-.venv-test/.ready: WITHOUT_DEPS = torchvision
+# torchvision's wheel asks for CUDA libraries that torch's CPU build does without, and zennit asks for torchvision; what
+# they really need comes with the extras.
+.venv-test/.ready: WITHOUT_DEPS = torchvision zennit
 .venv-faithfulness/.ready: WITHOUT_DEPS = torchvision zennit
 
 .venv/.ready .venv-test/.ready .venv-faithfulness/.ready .venv-docs/.ready: %/.ready: pyproject.toml constraints.txt

@@ -157,6 +157,15 @@ def test_epsilon_does_not_tell_whether_it_was_folded(name: str, side: str) -> No
     assert {n.split(".")[0] for n in on.ledger.accounts if n.startswith("bias:")} == {f"bias:{owner}"}
 
 
+@pytest.mark.parametrize("name", BEFORE)
+@pytest.mark.parametrize("mode", ["default", "contrastive"])
+def test_magnitudes_do_not_tell_either_where_the_layer_comes_first(name: str, mode: str) -> None:
+    """Shares of |z|, and signs of what agrees, are those of the layer alone, scaled."""
+    _, x, target, *both = traced(name, "before")
+    on, off = (dlb.explain(x, mode=mode, target=target).inputs["x"] for dlb in both)
+    torch.testing.assert_close(on, off, rtol=1e-8, atol=1e-9 * float(off.abs().max()))
+
+
 @every_case
 def test_default_shares_by_the_folded_weights(name: str, side: str) -> None:
     """By |x| |dy/dx| of what the two compute together, which is one linear map; places and all."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -50,14 +51,6 @@ class Flattened(nn.Module):
         return x
 
 
-MODELS: dict[str, tuple[Callable[[], nn.Sequential], Callable[[], Tensor]]] = {
-    "vgg": (vgg, image),
-    "vgg without biases": (lambda: vgg(bias=False), image),
-    "dense": (mlp, row),
-    "dense without biases": (lambda: mlp(bias=False), row),
-}
-
-
 def raised(model: nn.Sequential) -> nn.Sequential:
     """No bias below zero."""
     for layer in model:
@@ -66,10 +59,16 @@ def raised(model: nn.Sequential) -> nn.Sequential:
     return model
 
 
+MODELS: dict[str, tuple[Callable[[], nn.Sequential], Callable[[], Tensor]]] = {
+    "vgg": (vgg, image),
+    "vgg without biases": (lambda: vgg(bias=False), image),
+    "dense": (mlp, row),
+    "dense without biases": (lambda: mlp(bias=False), row),
+}
 POSITIVE: dict[str, tuple[Callable[[], nn.Sequential], Callable[[], Tensor]]] = {
-    "vgg": (lambda: raised(vgg()), lambda: image(low=0.0)),
+    "raised vgg": (lambda: raised(vgg()), lambda: image(low=0.0)),
     "vgg without biases": (lambda: vgg(bias=False), lambda: image(low=0.0)),
-    "dense": (lambda: raised(mlp()), lambda: row().abs()),
+    "raised dense": (lambda: raised(mlp()), lambda: row().abs()),
     "dense without biases": (lambda: mlp(bias=False), lambda: row().abs()),
 }
 WITHOUT_BIASES = {name: case for name, case in POSITIVE.items() if name.endswith("biases")}
@@ -91,44 +90,54 @@ def theirs(model: Flattened, x: Tensor, targets: list[int], rule: Callable[[], A
     return found.detach()
 
 
-def compare(case: tuple[Any, Any], rule: Callable[[], Any], mode: Any, **options: Any) -> None:
-    build, inputs = case
+@cache
+def traced(name: str) -> DLBacktrace:
+    build, inputs = {**MODELS, **POSITIVE}[name]
+    return DLBacktrace(Flattened(build()), inputs())
+
+
+def compare(cases: dict[str, Any], name: str, attribute: Callable[..., Tensor], mode: Any, **options: Any) -> None:
+    build, inputs = cases[name]
     model, x = Flattened(build()), inputs()
     targets = supported(model, x)
-    done = DLBacktrace(model, x).explain(x, mode=mode, target=targets, seed="logit", **options)
-    assert_agrees(done.inputs["x"], theirs(model, x, targets, rule))
+    done = traced(name).explain(x, mode=mode, target=targets, seed="logit", **options)
+    assert_agrees(done.inputs["x"], attribute(model, x, targets))
+
+
+def by(rule: Callable[[], Any]) -> Callable[..., Tensor]:
+    return lambda model, x, targets: theirs(model, x, targets, rule)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_epsilon(model: str) -> None:
-    compare(MODELS[model], lambda: EpsilonRule(EPS), "epsilon", eps=EPS)
+    compare(MODELS, model, by(lambda: EpsilonRule(EPS)), "epsilon", eps=EPS)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_large_epsilon(model: str) -> None:
-    parts = [part("epsilon", op="aten::avg_pool*", eps=EPS), part("epsilon", eps=0.1)]
-    compare(MODELS[model], lambda: EpsilonRule(0.1), Composite("large", parts))
+    mode = Composite("large", [part("epsilon", op="aten::avg_pool*", eps=EPS), part("epsilon", eps=0.1)])
+    compare(MODELS, model, by(lambda: EpsilonRule(0.1)), mode)
 
 
 @pytest.mark.parametrize("model", WITHOUT_BIASES)
 @pytest.mark.parametrize("gamma", [0.25, 2.0])
 def test_gamma(model: str, gamma: float) -> None:
-    compare(WITHOUT_BIASES[model], lambda: GammaRule(gamma), "gamma", gamma=gamma, eps=EPS)
+    compare(POSITIVE, model, by(lambda: GammaRule(gamma)), "gamma", gamma=gamma, eps=EPS)
 
 
 @pytest.mark.parametrize("model", POSITIVE)
 def test_alpha_1_beta_0(model: str) -> None:
-    compare(POSITIVE[model], Alpha1_Beta0_Rule, "z-plus")
+    compare(POSITIVE, model, by(Alpha1_Beta0_Rule), "z-plus")
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_input_times_gradient_is_epsilon(model: str) -> None:
     """Of a network of ReLUs and maximum pools, whatever its biases, since the logit is piecewise linear."""
-    build, inputs = MODELS[model]
-    net, x = Flattened(build()), inputs()
-    targets = supported(net, x)
-    done = DLBacktrace(net, x).explain(x, mode="epsilon", target=targets, seed="logit", eps=1e-12)
-    assert_agrees(done.inputs["x"], InputXGradient(net).attribute(x, target=targets).detach())
+
+    def attribute(net: nn.Module, x: Tensor, targets: list[int]) -> Tensor:
+        return InputXGradient(net).attribute(x, target=targets).detach()
+
+    compare(MODELS, model, attribute, "epsilon", eps=1e-12)
 
 
 def neuron(bias: float) -> Flattened:
