@@ -142,5 +142,5 @@ def in_range(name: str, numbers: Iterable[int], axis: Axis, shape: torch.Size, w
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """What is called nearly so, as half a sentence; empty where nothing is."""
-    near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.5)
+    near = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=4, cutoff=0.5)
     return f"did you mean {', '.join(map(repr, near))}? " if near else ""
