@@ -158,5 +158,6 @@ ROWS: list[Row] = [
         weigh=_alignments,
         gather=_all_of_a_sample,
         reads=("targets", "input_lengths", "target_lengths"),
+        tags={"opaque"},
     ),
 ]

@@ -129,6 +129,11 @@ class Flow(LinearView):
         return {}, {}
 
 
+def _pairs(x: Tensor) -> Tensor:
+    """Real and imaginary parts in a last dimension; those of a real tensor are zero."""
+    return torch.view_as_real(x.resolve_conj() if x.is_complex() else torch.complex(x, torch.zeros_like(x)))
+
+
 def _mean(maps: list[Tensor]) -> Tensor:
     return maps[0] if len(maps) == 1 else (maps[0] + maps[1]) / 2
 
@@ -146,6 +151,11 @@ class Sharing:
         """R divided between addends, by the mode's formula for sums; one alone takes all."""
         if len(terms) == 1:
             return dict.fromkeys(terms, r)
+        if r.is_complex():
+            pairs = self.split(
+                torch.view_as_real(r), {name: _pairs(term.expand(r.shape)) for name, term in terms.items()}
+            )
+            return {name: torch.view_as_complex(part.contiguous()) for name, part in pairs.items()}
         view = Terms(self.call, {name: term.expand(r.shape) for name, term in terms.items()})
         shares = self.mode.base.formulas["sum"].run(view, r, self.mode.base)
         self._book(shares.accounts)

@@ -124,9 +124,9 @@ def normalise(view: NormaliseView, r: Tensor, mode: OfDifferences) -> Shares:
 
 
 def share(view: tuple[Share, Call], r: Tensor, mode: OfDifferences) -> Shares:
-    """The mode's formula for linear maps with the slopes midway as weights."""
+    """The mode's formula for linear maps with the slopes midway as weights; where torch has none, as values share."""
     row, call = view
-    if row.gather is None:
+    if row.gather is None or "opaque" in row.tags:
         return by_weight(view, r, mode)
     gather = row.gather
     function: Any = call.node.target
@@ -148,7 +148,7 @@ def move(view: tuple[Move, tuple[str, ...], Call], r: Any, mode: OfDifferences) 
         return move_back(view, r, mode)
     rs = _listed(r)
     values = zip(_listed(call.output), _listed(before(call).output), rs, strict=True)
-    rose = [None if part is None else part * (now >= then) for now, then, part in values]
+    rose = [None if part is None else part * _rose(now, then) for now, then, part in values]
     fell = [None if part is None else part - up for part, up in zip(rs, rose, strict=True)]
     now, then = (
         move_back((row, names, at), tuple(parts) if isinstance(r, (tuple, list)) else parts[0], mode)
@@ -156,6 +156,11 @@ def move(view: tuple[Move, tuple[str, ...], Call], r: Any, mode: OfDifferences) 
     )
     relevance = {name: _added(part, then.relevance[name]) for name, part in now.relevance.items()}
     return Shares(relevance, {name: units + then.accounts[name] for name, units in now.accounts.items()})
+
+
+def _rose(now: Tensor, then: Tensor) -> Tensor | int:
+    """Complex values neither rise nor fall: they come from where they are from now."""
+    return 1 if now.is_complex() else now >= then
 
 
 def _listed(value: Any) -> list[Any]:

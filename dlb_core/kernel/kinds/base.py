@@ -65,9 +65,10 @@ class Row:
     functions are ``module.name``. forward: what to run instead of the op. device, dtypes, modes: where the row
     holds (None: everywhere). replaces: the pack whose row it replaces. dynamic: its shapes depend on data, so
     several seeds are looped, not vmapped. tags: what passes want to know (``gate``, ``inverse``, ``affine``,
-    ``reduction``). reads: argument values that `apply`, `transpose` or `back` read beside the operands. refuses:
-    looks at the arguments of a call by name and says why this row does not support them (None: it does); numbers are
-    themselves, tensors are graph nodes. fake: a shape function that stands in for torch's own while a model is traced.
+    ``reduction``; ``opaque``: torch.func cannot differentiate it). reads: argument values that `apply`, `transpose` or
+    `back` read beside the operands. refuses: looks at the arguments of a call by name and says why this row does not
+    support them (None: it does); numbers are themselves, tensors are graph nodes. fake: a shape function that stands in
+    for torch's own while a model is traced.
     channel_dim: the dimension of the output, counted from the right, on which the op makes new channels (None: it makes
     none, or they lie where its kind has them).
     """
