@@ -352,7 +352,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(
     ("question", "says"),
     REFUSED,
-    ids=[re.sub(r"<function.*?>", "a callable", str(question)) for question, _ in REFUSED],
+    ids=[re.sub(r"<function.*? at .*?>", "a callable", str(question)) for question, _ in REFUSED],
 )
 def test_what_cannot_be_asked_is_refused_with_the_choices(question: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
