@@ -17,6 +17,7 @@ from dlb_core.kernel.ledger import Ledger
 from dlb_core.kernel.plan import Plan
 from dlb_core.kernel.run import Activations
 from dlb_core.naming import Naming
+from dlb_core.outputs import each_target
 from dlb_core.paths import Bound
 from dlb_core.propagation import propagate
 from dlb_core.relevance import Relevance
@@ -46,8 +47,7 @@ def answer(
             raise ValueError(f"{name!r} depends on no explained input: choose another output, or explain_inputs=")
     if at is not None and starts[0].node is not engine.output_node:
         request = request.at(inner_target(request.target, at, engine.inside))
-        if targets is not None and not callable(targets):
-            targets = [inner_target(target, at, engine.inside) for target in targets]
+        targets = each_target(targets, lambda target: inner_target(target, at, engine.inside))
     several = targets is not None
     question = _Question(engine, prediction, starts, several, keep, through)
     made = [question.seeds(start, request, targets) for start in starts]

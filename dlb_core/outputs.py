@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,16 @@ def asked_outputs(target: Any, targets: Targets | None) -> tuple[str | int, ...]
     if not names:
         raise ValueError("target={} is empty: give {output: target}")
     return names
+
+
+def each_target(targets: Targets | None, change: Callable[[Any], Any]) -> Targets | None:
+    """A list of targets, or the function that makes it, with every target changed."""
+    if targets is None:
+        return None
+    if callable(targets):
+        make = targets
+        return lambda output: [change(target) for target in make(output)]
+    return [change(target) for target in targets]
 
 
 def context_of(
