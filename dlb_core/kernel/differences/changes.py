@@ -41,10 +41,13 @@ def before(call: Call) -> Call:
 
 
 def change(mode: OfDifferences, now: Tensor, then: Tensor) -> Tensor:
-    """How much a value changed; what is infinite at both points, a masked score, did not."""
-    difference = (now - then) * mode.factor
-    same = now == then
-    return torch.where(same, torch.zeros_like(difference), difference)
+    """How much a value changed."""
+    return (now - then) * mode.factor
+
+
+def masked_change(mode: OfDifferences, now: Tensor, then: Tensor) -> Tensor:
+    """How much a score changed; one that is masked, minus infinity at both points, did not."""
+    return torch.where(now == then, 0, change(mode, now, then))
 
 
 def changed(call: Call, name: str, mode: OfDifferences) -> Tensor:

@@ -17,6 +17,7 @@ from dlb_core.kernel.differences.changes import (
     before,
     change,
     changed,
+    masked_change,
     midway,
     moving,
 )
@@ -85,7 +86,7 @@ def sum_(view: SumView, r: Tensor, mode: OfDifferences) -> Shares:
     """The mode's formula on the changes of the addends; constants have none."""
     now, then = view.terms, SumView(view.row, before(view.call)).terms
     may_move = moving(view.call)
-    terms = {name: change(mode, now[name], then[name]) for name in now if name in may_move}
+    terms = {name: masked_change(mode, now[name], then[name]) for name in now if name in may_move}
     return Sharing(mode, view.call).divide(r, terms)
 
 
@@ -107,7 +108,7 @@ def _by_corner(call: Call, names: list[str], mode: OfDifferences) -> dict[str, T
         for name in order:
             here[name] = now[name]
             moved = function(**call_arguments(call, here))
-            half = change(mode, moved, value) / 2
+            half = masked_change(mode, moved, value) / 2
             parts[name] = parts[name] + half if name in parts else half
             value = moved
     return parts
@@ -119,7 +120,7 @@ def normalise(view: NormaliseView, r: Tensor, mode: OfDifferences) -> Shares:
     if row.scale is None:
         return Sharing(mode, call).divide(r, {row.x: r})
     signal = midway(row.scale(call), row.scale(before(call))) * changed(call, row.x, mode)
-    rest = change(mode, call.output, before(call).output) - signal
+    rest = masked_change(mode, call.output, before(call).output) - signal
     return Sharing(mode, call).divide(r, {row.x: signal, HELD: rest})
 
 
@@ -134,7 +135,8 @@ def share(view: tuple[Share, Call], r: Tensor, mode: OfDifferences) -> Shares:
     y, back, *_ = torch.func.vjp(lambda x: function(**call_arguments(call, {row.x: x})), x)
     slopes = back(torch.ones_like(y))[0].nan_to_num(0.0, 0.0, 0.0)
     line = row.become(Linear, x=row.x, apply=lambda x, w, call: gather(x if w is None else x * w, call))
-    flow = Flow(line, call, changed(call, row.x, mode), slopes)
+    dx = masked_change(mode, getattr(call, row.x), getattr(before(call), row.x))
+    flow = Flow(line, call, dx, slopes)
     return Sharing(mode, call).divide(r, {row.x: flow.output}, {row.x: flow})
 
 
