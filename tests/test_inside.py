@@ -186,6 +186,38 @@ def test_fused_and_written_out_attention_have_the_same_heads() -> None:
     torch.testing.assert_close(fused.relevance.by_head(path), written.relevance.by_head(path))
 
 
+class Weighed(nn.Module):
+    """Torch's attention that hands out its weights too: its heads lie in the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(12, 3, batch_first=True), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.attention(x, x, x)[0].mean(1))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_heads_may_lie_in_the_batch(batch: int) -> None:
+    torch.manual_seed(0)
+    model, x = Weighed().double().eval(), torch.randn(batch, 7, 12, dtype=torch.float64)
+    dlb = DLBacktrace(model, x[:1].expand(2, 7, 12))
+    explanation = dlb.explain(x, target=1, keep="all")
+    (node,) = (n for n, data in dlb.graph().nodes(data=True) if data["op"] == "aten::bmm.default" and n != "bmm")
+    r = explanation.relevance[node]
+    assert r.shape == (batch * 3, 7, 4)
+    expected = r.reshape(batch, 3, 28).sum(-1)
+    torch.testing.assert_close(explanation.relevance.by_head("attention"), expected)
+    torch.testing.assert_close(explanation.relevance.by_head(node), expected)
+    # no head goes beyond its share of the values: the parts add up to the whole, and one alone is its own
+    parts = [dlb.explain(x, target=1, through={"attention": Heads(i)}) for i in range(3)]
+    for i, part in enumerate(parts):
+        assert part.ledger.inputs["x"] == pytest.approx(float(expected[:, i].sum()), abs=1e-6)
+    torch.testing.assert_close(sum(part.inputs["x"] for part in parts), explanation.inputs["x"])
+    several = dlb.explain(x, targets=[1, 2], keep="all").relevance.by_head("attention")
+    torch.testing.assert_close(several[0], expected)
+
+
 def test_heads_are_refused_where_there_are_none() -> None:
     _, explanation = attended("bert-sdpa")
     relevance = explanation.relevance

@@ -29,7 +29,8 @@ ALIGNED = (Elementwise, Product, Sum, Normalise, Softmax)  # element by element,
 class Axis:
     """A dimension of a node's output, and which channel or head each position on it belongs to.
 
-    `members` is None where every position is one of its own.
+    `members` is None where every position is one of its own. Where heads lie in the batch (sample after sample, head
+    after head) they repeat with it.
     """
 
     dim: int
@@ -49,14 +50,23 @@ class Axis:
         summed = r.sum(others) if others else r
         if self.members is None:
             return summed
-        count = int(self.members.max()) + 1
-        return summed.new_zeros(*summed.shape[:-1], count).index_add(-1, self.members.to(r.device), summed)
+        members = self._of(summed.shape[-1])
+        count = int(members.max()) + 1
+        if self.dim == 0:  # heads in the batch
+            return summed.reshape(*summed.shape[:-1], -1, count)
+        return summed.new_zeros(*summed.shape[:-1], count).index_add(-1, members.to(r.device), summed)
 
     def mask(self, chosen: list[int], shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
         """1 where a position belongs to the chosen, 0 elsewhere, in a shape that broadcasts against the node's."""
-        members = torch.arange(shape[self.dim]) if self.members is None else self.members
-        kept = torch.isin(members, torch.tensor(chosen)).to(device, dtype)
+        kept = torch.isin(self._of(shape[self.dim]), torch.tensor(chosen)).to(device, dtype)
         return kept.reshape(-1, *[1] * (len(shape) - self.dim - 1))
+
+    def _of(self, size: int) -> Tensor:
+        """The members for so many positions; in the batch they repeat for each sample."""
+        positions = torch.arange(size)
+        if self.members is None:
+            return positions
+        return positions % (int(self.members.max()) + 1) if self.dim == 0 else self.members
 
 
 class Axes:
@@ -86,7 +96,7 @@ class Axes:
     def is_attention(self, node: fx.Node) -> bool:
         """Does the node return what its heads attended to?"""
         row = self._row(node)
-        return row is not None and _made_heads(node, row) is not None
+        return row is not None and _attends(node, row) and self.heads(node) is not None
 
     def attentions(self, module: str) -> list[fx.Node]:
         """The nodes in a module (or, for no name, in the model) that return what its heads attended to."""
@@ -148,6 +158,9 @@ class Axes:
             row = self._row(current) if current.op == "call_function" else None
             made = None if row is None else self._makes[what](current, row)
             sources = [] if row is None or made is not None else _sources(current, row)
+            if what == "head" and made is None and row is not None and _attends(current, row):
+                self._labels[key] = _heads_in_batch(self._labelled("channel", current))
+                continue
             missing = [s for s in sources if (what, s) not in self._labels]
             if missing:
                 waiting += missing
@@ -187,6 +200,16 @@ def _made_heads(node: fx.Node, row: Row) -> int | None:
     """Attention returns [batch, heads, queries, values]."""
     shape = _shape(node)
     return HEAD_DIM if _attends(node, row) and shape is not None and len(shape) >= 4 else None
+
+
+def _heads_in_batch(channels: Any) -> Tensor | None:
+    """Where the values' channels lie in dimension 0 (by head) and in the last one (inside a head): the heads."""
+    if not isinstance(channels, Tensor) or channels.dim() != 3 or channels.shape[1] != 1 or channels.shape[2] == 1:
+        return None
+    heads = ((channels - channels.min()) / channels.shape[2]).floor()
+    count = int(heads.max()) + 1
+    by_sample = (torch.arange(len(heads)) % count).reshape(-1, 1, 1)
+    return heads[..., :1] if count > 1 and bool((heads == by_sample).all()) else None
 
 
 def _attends(node: fx.Node, row: Row) -> bool:
