@@ -21,7 +21,7 @@ from dlb_core.walks import Point, Result, Walk
 Bind = Callable[..., AnyMode]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Integrated:
     """A mode along a path; see `integrated`."""
 
@@ -31,12 +31,15 @@ class Integrated:
     chunk: int | None
     options: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        return _call("integrated", self.mode, {"steps": self.steps, **self.options})
+
     def bind(self, bind: Bind, options: Mapping[str, Any]) -> BoundPath:
         """This with the options of its mode settled."""
         return BoundPath(self, _plain(bind(self.mode, **{**self.options, **options}), "integrated"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Smooth:
     """A mode over noisy inputs; see `smooth`."""
 
@@ -47,12 +50,20 @@ class Smooth:
     chunk: int | None
     options: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        return _call("smooth", self.mode, {"noise": self.noise, "samples": self.samples, **self.options})
+
     def bind(self, bind: Bind, options: Mapping[str, Any]) -> BoundSmooth:
         """This with the options of its mode settled."""
         settled = {**self.options, **options}
         if isinstance(self.mode, Integrated):
             return BoundSmooth(self, self.mode.bind(bind, settled))
         return BoundSmooth(self, _plain(bind(self.mode, **settled), "smooth"))
+
+
+def _call(wrapper: str, mode: Any, options: Mapping[str, Any]) -> str:
+    """How the wrapper was asked for, in a line."""
+    return f"{wrapper}({mode!r}, {', '.join(f'{name}={value!r}' for name, value in options.items())})"
 
 
 Wrapped = Integrated | Smooth
