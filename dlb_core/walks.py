@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from dlb_core.errors import NonFiniteError
 from dlb_core.kernel.books import Books, Entry
 from dlb_core.kernel.call import references
 from dlb_core.kernel.facts import facts, operand_nodes
@@ -34,9 +35,9 @@ class Walk:
     """What stays the same at all points.
 
     values: the caller's, by slot. inputs: placeholder -> the caller's name. start: the slot that is explained; measure:
-    what of its value the units count. seed: units that are the same everywhere, or None where they are
-    `weights` times what is measured; both have a leading axis over seeds if `several`. keep, through: see
-    `run_relevance`. detail: are there books of every node (None: no books).
+    what of its value the units count. seed: units that are the same everywhere, or None where they are `weights` times
+    what is measured; both have a leading axis over seeds if `several`. keep, through: see `run_relevance`. detail: are
+    there books of every node (None: no books).
     """
 
     plan: Plan
@@ -194,8 +195,16 @@ class Walk:
 def follow(
     walk: Walk, run: Callable[[Walk, Point], Result], *, check: str, input_names: Mapping[str, str]
 ) -> tuple[dict[int, Any], tuple[Ledger, ...], Tensor]:
-    """Relevance of the slots to keep, one ledger per seed, and the seeds, added up over all points."""
+    """Relevance of the slots to keep, one ledger per seed, and the seeds, added up over all points.
+
+    Raises `NonFiniteError` where the model has no finite output.
+    """
     kept, sums, seed = run(walk, walk.here())
+    if not bool(seed.isfinite().all()):
+        raise NonFiniteError(
+            "what is explained is NaN or infinite at one of the points, between the input and its baseline or beside "
+            "it: choose another baseline, or less noise"
+        )
     if walk.detail is None:
         return kept, tuple(unchecked([float(one.sum())]) for one in (seed if walk.several else seed[None])), seed
     table = sums.tolist() if walk.several else [sums.tolist()]
@@ -232,20 +241,18 @@ def _table_size(layout: Layout, slot: int) -> int:
 
 def _fitting(name: str, value: Any, like: Tensor) -> Tensor:
     """A baseline in the shape, dtype and place of its input."""
-    given = value if isinstance(value, Tensor) else _number(name, value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    given = torch.as_tensor(value) if number or isinstance(value, Tensor) else None
+    if given is None or not bool(given.isfinite().all()):
+        shown = "a tensor with values that are not finite" if isinstance(value, Tensor) else repr(value)
+        raise ValueError(f"the baseline of {name!r} is {shown}: give a finite number or a tensor of them")
     try:
-        return torch.as_tensor(given).to(like).expand_as(like)
+        return given.to(like).expand_as(like)
     except RuntimeError:
         raise ValueError(
-            f"the baseline of {name!r} has shape {list(torch.as_tensor(given).shape)}, which does not broadcast "
-            f"against {list(like.shape)}"
+            f"the baseline of {name!r} has shape {list(given.shape)}, which does not broadcast against "
+            f"{list(like.shape)}"
         ) from None
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and torch.isfinite(torch.tensor(value)):
-        return value
-    raise ValueError(f"the baseline of {name!r} is {value!r}: give a finite number or a tensor")
 
 
 def _token_ids(name: str, value: Any, like: Tensor, size: int) -> Tensor:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dlb_core import DLBacktrace, integrated, smooth
+from dlb_core import DLBacktrace, NonFiniteError, integrated, smooth
 
 STABLE = {"eps": 1e-12}  # what a stabiliser adds would hide what is compared
 
@@ -545,6 +545,7 @@ def test_wrong_parameters_are_refused_at_once(make: Callable[[], Any], words: st
         (integrated("epsilon", numbers(0, 3)), r"baseline of 'left' has shape \[3\].* \[2, 4\]"),
         (integrated("epsilon", {"right": numbers(0, 5, 2, 4)}), r"baseline of 'right' has shape \[5, 2, 4\]"),
         (integrated("epsilon", math.nan), "give a finite number or a tensor"),
+        (integrated("epsilon", torch.full((4,), math.inf)), "values that are not finite"),
         (integrated("epsilon", "black"), "give a finite number or a tensor"),
         (integrated("epsilom"), "unknown mode 'epsilom'"),
         (integrated("contrastive"), "'contrastive' has two"),
@@ -579,3 +580,16 @@ def test_integers_that_no_lookup_reads_have_no_path() -> None:
     dlb = DLBacktrace(Counted().eval(), dict(call), explain_inputs=["x", "count"])
     with pytest.raises(ValueError, match="count: nothing lies between"):
         dlb.explain(**call, mode=integrated("epsilon"), target=1)
+
+
+def test_an_output_that_is_not_finite_on_the_way_is_said() -> None:
+    class Logarithm(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.log()
+
+    x = torch.tensor([[1.0, 2.0]])
+    dlb = DLBacktrace(Logarithm().eval(), x)
+    with pytest.raises(NonFiniteError, match="choose another baseline"):
+        dlb.explain(x, mode=integrated("epsilon"), target=0)
+    found = dlb.explain(x, mode=integrated("epsilon", 1.0), target=1)
+    assert found.inputs["x"][0].tolist() == pytest.approx([0.0, math.log(2)], rel=1e-4)

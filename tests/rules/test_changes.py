@@ -16,6 +16,8 @@ from dlb_core.kernel.ledger import Ledger
 from dlb_core.kernel.plan import build_plan
 from dlb_core.kernel.run import run_forward, run_relevance
 from dlb_core.kernel.settle import raise_on_loss, settle
+from dlb_core.rules import Normalise, NormaliseView
+from dlb_ops_builtin.rows import ALL
 
 from .case import Case
 from .cases import CASES
@@ -141,3 +143,26 @@ def test_a_small_change_gets_its_gradient_times_itself(case: Case) -> None:
         if expected.numel() and not expected.is_complex():
             found = relevance.get(node.name, torch.zeros_like(expected))
             assert float((found - expected).abs().max()) <= 1e-3 * float(expected.abs().max()) + 1e-15
+
+
+NORMS = [case for case in CASES if isinstance(row := pack().find(case.op), Normalise) and row.scale is not None]
+
+
+@pytest.mark.parametrize("case", NORMS, ids=str)
+def test_a_normaliser_is_its_scale_times_what_lies_off_the_mean(case: Case) -> None:
+    """y = scale * (x - mean) + shift, the mean being that of all that lies along the last dimension at least."""
+    bound = case.bind(case.arguments(Tensors(1)))
+    call, row = bound.call(), pack().find(case.op)
+    assert isinstance(row, Normalise)
+    assert row.scale is not None
+    x, y = getattr(call, row.x), call.output
+    view = NormaliseView(row, call)
+    shift = 0 if view.shift is None else view.shift
+    along = call.dim if call.takes("dim") else -1
+    mean = x - (y - shift) / row.scale(call)
+    torch.testing.assert_close(mean, mean.mean(along, keepdim=True).expand_as(mean))
+
+
+def test_every_norm_has_a_scale() -> None:
+    without = {row.op for row in ALL if isinstance(row, Normalise) and row.scale is None}
+    assert without == {"aten::_weight_norm"}
