@@ -1,4 +1,4 @@
-"""Graph passes: tidy the trace, make pairs of einsums, fold BatchNorm, then note facts (gates, statistics, regions)."""
+"""Graph passes: tidy, pairs of einsums, gates spelled out, BatchNorm; then facts (gates, statistics, regions)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dlb_core.rules import GraphPass
 from dlb_ops_builtin.passes.einsum import Pairs
 from dlb_ops_builtin.passes.fold import Fold
 from dlb_ops_builtin.passes.notes import Notes
+from dlb_ops_builtin.passes.spelled import Spelled
 from dlb_ops_builtin.passes.tidy import Tidy
 
-PASSES: list[GraphPass] = [Tidy(), Pairs(), Fold(), Notes()]
+PASSES: list[GraphPass] = [Tidy(), Pairs(), Spelled(), Fold(), Notes()]

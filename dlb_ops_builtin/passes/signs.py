@@ -133,13 +133,29 @@ ALGEBRA: dict[str, Callable[[Mapping[str, Any], Of], Signs]] = {
 
 
 def _falling(node: fx.Node, name: str, bound: Mapping[str, Any], signs: Mapping[fx.Node, Signs]) -> Signs:
-    """A running sum of what is nowhere positive falls: its last, less any of it, is nowhere positive."""
+    """What its own maximum is taken off is nowhere positive. A running sum of what is nowhere positive falls: its last,
+    less any of it, is nowhere positive.
+    """
     last, run = bound.get("self"), bound.get("other")
     if name != "sub" or not isinstance(last, fx.Node) or not isinstance(run, fx.Node) or bound.get("alpha", 1) != 1:
         return UNKNOWN
-    if run.op != "call_function" or last.op != "call_function" or (_name(run), _name(last)) != ("cumsum", "slice"):
+    if run.op != "call_function":
+        return UNKNOWN
+    if _maximum_of(run) is last:
+        return DOWN
+    if last.op != "call_function" or (_name(run), _name(last)) != ("cumsum", "slice"):
         return UNKNOWN
     rank = fake_tensors(run)[0].dim()
     summed, cut = bound_arguments(run), bound_arguments(last)
     along = cut["self"] is run and cut["dim"] % rank == summed["dim"] % rank
     return signs.get(summed["self"], UNKNOWN) & DOWN if along and cut["start"] == -1 else UNKNOWN
+
+
+def _maximum_of(node: fx.Node) -> Any:
+    """What a node is the maximum of, over some of its dimensions, which are kept; over all of them they need not be."""
+    if op_name(node.target).endswith("getitem") and node.args[1] == 0 and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    if node.op != "call_function" or _name(node) not in ("amax", "max"):
+        return None
+    bound = bound_arguments(node)
+    return bound["self"] if bound.get("keepdim") or "dim" not in bound else None

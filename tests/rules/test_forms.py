@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dlb_core import DLBacktrace, Relevance
 
-from .harness import MODES, ModeName
+from .harness import MODES, ModeName, pack
 
 Form = Callable[..., Tensor]
 
@@ -33,14 +33,24 @@ class Between(nn.Module):
         return self.after(self.form(self.before(x), self.w, self.b))
 
 
+#: every registered mode: those with two policies for biases in both, the others in their own
+EVERY: list[ModeName] = [*MODES, *((name, None) for name in pack().modes if name not in ("default", "epsilon"))]
+WITHOUT_EPS = ("default", "contrastive", "alpha-beta", "z-plus")
+
+
+def options_of(mode: str) -> dict[str, Any]:
+    """A stabiliser that takes next to nothing, and what a mode cannot do without."""
+    given = dict(pack().modes[mode].example)
+    return given if mode in WITHOUT_EPS else {**given, "eps": 1e-9}
+
+
 def explained(model: nn.Module, *inputs: Tensor, **options: Any) -> dict[ModeName, Relevance]:
     """Relevance in every mode, for a seed with both signs; the trace is made once."""
     dlb = DLBacktrace(model.double().eval(), inputs, dynamic_shapes=None, **options)
     dlb.predict(*inputs)
     output = model(*inputs)
     target = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    more = {"epsilon": {"eps": 1e-9}}
-    return {(n, b): dlb.evaluation(n, target=target, multiplier=1.0, bias=b, **more.get(n, {})) for n, b in MODES}
+    return {(n, b): dlb.evaluation(n, target=target, multiplier=1.0, bias=b, **options_of(n)) for n, b in EVERY}
 
 
 @lru_cache(maxsize=8)
@@ -99,6 +109,8 @@ ACTIVATIONS: dict[str, tuple[Form, Form]] = {
     "silu, gate first": (silu, lambda u, w, b: torch.sigmoid(u) * u),
     "mish": (lambda u, w, b: F.mish(u), lambda u, w, b: u * torch.tanh(F.softplus(u))),
     "hard-swish": (lambda u, w, b: F.hardswish(u), lambda u, w, b: u * F.relu6(u + 3) / 6),
+    "glu": (lambda u, w, b: F.glu(torch.cat([u, u.flip(-1)], -1)), lambda u, w, b: u * torch.sigmoid(u.flip(-1))),
+    "swiglu": (lambda u, w, b: F.silu(u) * u.flip(-1), lambda u, w, b: u * torch.sigmoid(u) * u.flip(-1)),
     "square": (square, lambda u, w, b: u * u),
     "power": (square, lambda u, w, b: u**2),
     "relu squared": (lambda u, w, b: torch.square(F.relu(u)), lambda u, w, b: F.relu(u) * F.relu(u)),
@@ -150,10 +162,89 @@ NORMS: dict[str, tuple[Form, Form]] = {
 }
 
 
-@pytest.mark.parametrize("name", [*ACTIVATIONS, *NORMS])
-def test_elementwise_functions_and_norms(name: str) -> None:
-    fused, written = {**ACTIVATIONS, **NORMS}[name]
+def length(u: Tensor) -> Tensor:
+    return u.norm(dim=-1, keepdim=True)
+
+
+def direction(u: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    return F.normalize(u, dim=-1)
+
+
+MORE_NORMS: dict[str, tuple[Form, Form]] = {
+    "direction": (direction, lambda u, w, b: u / length(u)),
+    "direction, clamped": (direction, lambda u, w, b: u / length(u).clamp_min(1e-12)),
+    "direction, shifted": (direction, lambda u, w, b: u / (length(u) + 1e-12)),
+    "direction, reciprocal": (direction, lambda u, w, b: u * (1 / torch.linalg.vector_norm(u, dim=-1, keepdim=True))),
+    "direction, squares": (direction, lambda u, w, b: u * torch.rsqrt((u * u).sum(-1, keepdim=True))),
+    "direction, einsum": (direction, lambda u, w, b: u / torch.einsum("bti,bti->bt", u, u).sqrt().unsqueeze(-1)),
+    "direction, matmul": (direction, lambda u, w, b: u / (u[..., None, :] @ u[..., None])[..., 0].sqrt()),
+    "RMS norm, einsum": (
+        fused_rms_norm,
+        lambda u, w, b: u / torch.sqrt(torch.einsum("bti,bti->bt", u, u).unsqueeze(-1) / 6 + 1e-5) * w,
+    ),
+    "layer norm, var": (
+        fused_layer_norm,
+        lambda u, w, b: centred(u) / torch.sqrt(u.var(-1, correction=0, keepdim=True) + 1e-5) * w + b,
+    ),
+    "layer norm, weights apart": (fused_layer_norm, lambda u, w, b: F.layer_norm(u, (6,)) * w + b),
+}
+
+
+def gated(weights: Callable[[Tensor], Tensor]) -> Form:
+    """A signal times weights that are made from other scores than it."""
+    return lambda u, w, b: u.flip(-1) * weights(u @ MIX)
+
+
+MIX = torch.randn(6, 6, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+softmax = gated(lambda z: z.softmax(-1))
+GATES: dict[str, tuple[Form, Form]] = {
+    "sigmoid, exp": (gated(torch.sigmoid), gated(lambda z: 1 / (1 + torch.exp(-z)))),
+    "sigmoid, reciprocal": (gated(torch.sigmoid), gated(lambda z: torch.reciprocal(torch.exp(-z) + 1))),
+    "sigmoid, two exp": (gated(torch.sigmoid), gated(lambda z: torch.exp(z) / (1 + torch.exp(z)))),
+    "sigmoid, tanh": (gated(torch.sigmoid), gated(lambda z: 0.5 * (torch.tanh(z / 2) + 1))),
+    "hard-sigmoid, relu6": (gated(F.hardsigmoid), gated(lambda z: F.relu6(z + 3) / 6)),
+    "hard-sigmoid, relu6 by a factor": (gated(F.hardsigmoid), gated(lambda z: F.relu6(3.0 + z) * (1 / 6))),
+    "hard-sigmoid, clamp": (gated(F.hardsigmoid), gated(lambda z: torch.clamp(z / 6 + 0.5, 0, 1))),
+    "hard-sigmoid, hardtanh": (gated(F.hardsigmoid), gated(lambda z: F.hardtanh((z + 3) / 6, 0, 1))),
+    "softmax, exp": (softmax, gated(lambda z: z.exp() / z.exp().sum(-1, keepdim=True))),
+    "softmax, one exp": (softmax, gated(lambda z: by_sum((z - z.amax(-1, keepdim=True)).exp()))),
+    "softmax, max": (softmax, gated(lambda z: by_sum((z - z.max(-1, keepdim=True).values.detach()).exp()))),
+    "softmax, reciprocal": (softmax, gated(lambda z: z.exp() * (1 / z.exp().sum(-1, keepdim=True)))),
+    "softmax, logsumexp": (softmax, gated(lambda z: (z - z.logsumexp(-1, keepdim=True)).exp())),
+    "softmax, log-softmax": (softmax, gated(lambda z: z.log_softmax(-1).exp())),
+}
+
+
+def by_sum(t: Tensor) -> Tensor:
+    return t / t.sum(-1, keepdim=True)
+
+
+FORMS = {**ACTIVATIONS, **NORMS, **MORE_NORMS, **GATES}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_elementwise_functions_norms_and_gates(name: str) -> None:
+    fused, written = FORMS[name]
     assert_agree(Between, fused, written)
+
+
+NO_GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "not shifted by one": lambda z: 1 / (2 + torch.exp(-z)),
+    "of another value": lambda z: torch.exp(z) / (1 + torch.exp(z * z)),
+    "half a tanh": lambda z: 0.5 * torch.tanh(z / 2) + 0.4,
+    "another ramp": lambda z: F.relu6(z + 2) / 6,
+    "a ramp that is not scaled": lambda z: torch.clamp(z, 0, 1),
+    "a sum over more": lambda z: z.exp() / z.exp().sum((1, 2), keepdim=True),
+    "a sum of others": lambda z: z.exp() / z.flip(-1).exp().cumsum(-1),
+}
+
+
+@pytest.mark.parametrize("name", NO_GATES)
+def test_what_only_looks_like_a_gate_stays_as_it_is(name: str) -> None:
+    model = Between(gated(NO_GATES[name])).double().eval()
+    ops = {row["op"].partition(".")[0] for row in DLBacktrace(model, X).plan("attnlrp").table().records()}
+    assert ops.isdisjoint({"aten::sigmoid", "aten::hardsigmoid", "aten::softmax"})
+    torch.testing.assert_close(DLBacktrace(model, X).predict(X)["output"].output, model(X))
 
 
 class Attention(nn.Module):
@@ -190,6 +281,28 @@ CORES: dict[str, tuple[Form, Form]] = {
         lambda q, k, v: F.scaled_dot_product_attention(q, k, v, ~LAST.expand(5, 5)),
         lambda q, k, v: torch.softmax((q @ k.mT / math.sqrt(2)).masked_fill(LAST, float("-inf")), -1) @ v,
     ),
+    "mask of the least number": (
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+        lambda q, k, v: torch.softmax(q @ k.mT / math.sqrt(2) + CAUSAL.clamp_min(torch.finfo(q.dtype).min), -1) @ v,
+    ),
+    "biased scores": (
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=MIX[:5, :5]),
+        lambda q, k, v: torch.softmax(q @ k.mT / math.sqrt(2) + MIX[:5, :5], -1) @ v,
+    ),
+    "einsum": (
+        attend,
+        lambda q, k, v: torch.einsum(
+            "bhij,bhjd->bhid", torch.einsum("bhid,bhjd->bhij", q, k).mul(0.5**0.5).softmax(-1), v
+        ),
+    ),
+    "keys first": (attend, lambda q, k, v: (k @ q.mT / math.sqrt(2)).softmax(-2).mT @ v),
+    "products and sums": (
+        attend,
+        lambda q, k, v: (
+            ((q.unsqueeze(3) * k.unsqueeze(2)).sum(-1) / math.sqrt(2)).softmax(-1).unsqueeze(-1) * v.unsqueeze(2)
+        ).sum(3),
+    ),
+    "softmax spelled out": (attend, lambda q, k, v: by_sum(below(q @ k.mT / math.sqrt(2)).exp()) @ v),
     "batched": (
         attend,
         lambda q, k, v: torch.bmm(
@@ -199,10 +312,27 @@ CORES: dict[str, tuple[Form, Form]] = {
 }
 
 
+def below(scores: Tensor) -> Tensor:
+    return scores - scores.amax(-1, keepdim=True)
+
+
 @pytest.mark.parametrize("name", CORES)
 def test_attention(name: str) -> None:
     fused, written = CORES[name]
     assert_agree(Attention, fused, written)
+
+
+def test_weights_that_are_divided_last_are_gates() -> None:
+    """exp(s - max s) v / sum exp(s - max s), as tiled attention adds up; attnlrp sees a product and no softmax."""
+
+    def late(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        powers = below(q @ k.mT / math.sqrt(2)).exp()
+        return (powers @ v) / powers.sum(-1, keepdim=True)
+
+    _, expected = fused_reference(Attention, attend)
+    for mode, got in explained(Attention(late), X).items():
+        if mode[0] != "attnlrp":
+            assert_close(got["x"], expected[mode]["x"], mode)
 
 
 class Normed(nn.Module):
@@ -277,6 +407,8 @@ class Routed(nn.Module):
 
 @pytest.mark.parametrize("model", [Recurrent, Routed])
 def test_gates_get_nothing_and_every_step_of_the_signal_its_share(model: type[nn.Module]) -> None:
-    for relevance in explained(model(), X, X.flip(0)).values():
+    for mode, relevance in explained(model(), X, X.flip(0)).items():
+        if mode[0] == "attnlrp":
+            continue  # there a gate takes its half
         assert not bool(relevance["gates"].any())
         assert bool(relevance["x"].abs().sum((0, 2)).gt(0).all())
