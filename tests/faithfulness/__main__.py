@@ -1,4 +1,4 @@
-"""`python -m faithfulness`: measures everything and writes docs/faithfulness.md; `--only MODEL ...` prints, no more."""
+"""`python -m faithfulness`: measures everything and writes docs/faithfulness.md."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import argparse
 
 from . import document
 from .problems import PROBLEMS
-from .report import measure
+from .report import found, measure
 
 
 def main() -> None:
     """Runs the comparison."""
     parser = argparse.ArgumentParser(prog="faithfulness")
-    parser.add_argument("--only", nargs="+", choices=PROBLEMS, help="measure some of the models, and print the tables")
+    parser.add_argument("--only", nargs="+", choices=PROBLEMS, help="measure these again, the others stay as they were")
     parser.add_argument("--jobs", type=int, default=1, help="models measured at once")
     given = parser.parse_args()
-    records = list(measure(given.only or [*PROBLEMS], given.jobs))
-    if given.only:
-        print(document.measured(records))
-    else:
-        document.write(records)
+    measure(given.only or [*PROBLEMS], given.jobs)
+    document.write(found())
 
 
 if __name__ == "__main__":

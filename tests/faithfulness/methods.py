@@ -15,7 +15,7 @@ from dlb_core import DLBacktrace, integrated, smooth
 from .problems import Problem
 
 BATCH = 60
-STEPS = 16  # of every method that goes along a path or over noisy copies, ours and others'
+MANY = "n"  # passes: as many as the problem has points
 Explain = Callable[[Problem], Tensor]
 Options = dict[str, Any]
 
@@ -25,13 +25,18 @@ GRIDS: dict[str, tuple[Options, ...]] = {
     "epsilon": ({}, {"bias": "redistribute"}),
     "z-box": ({"low": -3.0, "high": 3.0},),
 }
-#: What runs at many points: each costs as much as all modes together.
-AT_MANY_POINTS: tuple[tuple[str, Options], ...] = (
+#: What also runs on the change from a baseline, in one step.
+AT_A_BASELINE: tuple[tuple[str, Options], ...] = (
     ("auto", {}),
     ("epsilon", {}),
     ("gamma", {"gamma": 0.05}),
+    ("attnlrp", {}),
+    ("alpha-beta", {}),
+    ("z-plus", {}),
     ("default", {}),
 )
+#: What also runs at many points, which costs as much as all of the above together.
+AT_MANY_POINTS: tuple[tuple[str, Options], ...] = (("auto", {}), ("epsilon", {}), ("gamma", {"gamma": 0.05}))
 
 
 class NotRun(Exception):
@@ -81,25 +86,25 @@ def _explainer(problem: Problem, given: Any, options: Options) -> Explain:
 
 
 def own(problem: Problem) -> Iterator[Method]:
-    """Every mode that is registered; what it makes of the change from the baseline; some at many points."""
+    """Every mode that is registered; some on the change from the baseline, in one step and in many; some with noise."""
     dlb = DLBacktrace(torch.nn.Linear(1, 1).eval(), torch.zeros(1, 1))
-    plain = [(name, options) for name in ("auto", *dlb.modes) for options in GRIDS.get(name, ({},))]
-    for name, options in plain:
-        yield mode(name, _label(name, options), **options)
-    for name, options in plain:
-        if name != "contrastive":  # it has two maps
-            yield _along(name, options, 1)
+    for name in ("auto", *dlb.modes):
+        for options in GRIDS.get(name, ({},)):
+            yield mode(name, _label(name, options), **options)
+    for name, options in AT_A_BASELINE:
+        yield _along(name, options, 1)
     for name, options in AT_MANY_POINTS:
-        yield _along(name, options, STEPS)
-        yield mode(smooth(name, samples=STEPS, **options), f"smooth({_label(name, options)})", str(STEPS))
+        yield _along(name, options, problem.points)
+    noisy = smooth("auto", samples=problem.points)
+    yield mode(noisy, "smooth(auto)", MANY)
 
 
 def _along(name: str, options: Options, steps: int) -> Method:
     def make(argument: str, baseline: Tensor) -> Any:
         return integrated(name, {argument: baseline}, steps, **options)
 
-    label = f"integrated({_label(name, options)}, steps={steps})"
-    return mode(make, label, str(steps + 1 if steps == 1 else steps))
+    label = f"integrated({_label(name, options)}{', steps=1' if steps == 1 else ''})"
+    return mode(make, label, "2" if steps == 1 else MANY)
 
 
 def _label(name: str, options: Options) -> str:

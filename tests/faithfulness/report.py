@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torchvision_stub
@@ -17,6 +20,9 @@ from .methods import RANDOM, Method, NotRun, own
 from .problems import PROBLEMS, Problem
 from .randomisation import likeness
 from .rivals import rivals
+from .training import FOLDER
+
+SLOWEST = "MiniLM"  # begins first
 
 
 @dataclass(frozen=True)
@@ -56,11 +62,24 @@ def methods(problem: Problem) -> list[Method]:
     return [RANDOM, *own(problem), *rivals()]
 
 
-def measure(names: Sequence[str], jobs: int) -> Iterator[Record]:
-    """The records of these problems, as many at once as there are jobs."""
+def measure(names: Sequence[str], jobs: int) -> None:
+    """Measures these problems, as many at once as there are jobs; each leaves a file of records when it is through."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(jobs, initializer=_settle) as pool:
-        for records in pool.map(_measure, names):
-            yield from records
+        for done in [pool.submit(_measure, name) for name in sorted(names, key=lambda name: name != SLOWEST)]:
+            done.result()
+
+
+def found() -> list[Record]:
+    """The records of all problems that were measured."""
+    files = [path for name in PROBLEMS if (path := _file(name)).exists()]
+    return [
+        Record(**{**kept, "values": tuple(kept["values"])}) for path in files for kept in json.loads(path.read_text())
+    ]
+
+
+def _file(name: str) -> Path:
+    return FOLDER / f"{name}.json"
 
 
 def _settle() -> None:
@@ -69,9 +88,10 @@ def _settle() -> None:
     warnings.simplefilter("ignore")  # what the tools say about each other's hooks
 
 
-def _measure(name: str) -> list[Record]:
+def _measure(name: str) -> None:
     problem = PROBLEMS[name](0)
-    return list(_records(problem, methods(problem)))
+    records = _records(problem, methods(problem))
+    _file(name).write_text(json.dumps([dataclasses.asdict(record) for record in records]))
 
 
 def _records(problem: Problem, compared: Iterable[Method]) -> Iterator[Record]:

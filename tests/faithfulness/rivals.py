@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from .methods import STEPS, Explain, Method, NotRun
+from .methods import MANY, Explain, Method, NotRun
 from .networks import Add
 from .problems import Problem
 
@@ -22,8 +22,8 @@ def captum_methods() -> Iterator[Method]:
     for name, passes, baseline, further in (
         ("InputXGradient", "1", False, {}),
         ("DeepLift", "2", True, {}),
-        ("IntegratedGradients", str(STEPS), True, {"n_steps": STEPS, "internal_batch_size": 512}),
-        ("GradientShap", str(STEPS), True, {"n_samples": STEPS}),
+        ("IntegratedGradients", MANY, True, {"internal_batch_size": 512}),
+        ("GradientShap", MANY, True, {}),
         ("Occlusion", "one per feature", True, {}),
     ):
         yield Method(name, "Captum", passes, _captum(attr, name, baseline, further))
@@ -35,6 +35,8 @@ def _captum(attr: object, name: str, baseline: bool, further: dict[str, object])
             raise NotRun("Captum is not installed")
         method = getattr(attr, name)(problem.model)
         given = dict(further)
+        if points := {"IntegratedGradients": "n_steps", "GradientShap": "n_samples"}.get(name):
+            given[points] = problem.points
         if name == "Occlusion":
             size = problem.x.dim() - 1 - problem.trailing
             given["sliding_window_shapes"] = (1,) * size + tuple(problem.x.shape[problem.x.dim() - problem.trailing :])
