@@ -5,7 +5,7 @@ from __future__ import annotations
 from dlb_core.rules import Composite, Mode
 from dlb_ops_builtin.modes.alpha_beta import ALPHA_BETA, Z_PLUS
 from dlb_ops_builtin.modes.attnlrp import ATTNLRP
-from dlb_ops_builtin.modes.composites import VISION
+from dlb_ops_builtin.modes.composites import FAITHFUL, VISION
 from dlb_ops_builtin.modes.contrastive import CONTRASTIVE
 from dlb_ops_builtin.modes.default import DEFAULT
 from dlb_ops_builtin.modes.epsilon import CP_LRP, EPSILON
@@ -22,6 +22,7 @@ MODES: list[Mode | Composite] = [
     ATTNLRP,
     CP_LRP,
     VISION,
+    FAITHFUL,
     W_SQUARE,
     FLAT,
     Z_BOX,

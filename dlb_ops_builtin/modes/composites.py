@@ -26,3 +26,13 @@ VISION = Composite(
     source="composite practice: Montavon et al. 2019, Kohlbrenner et al. 2020 (arXiv:1910.09840)",
     summary="flat at the input (z-box with low= and high=), gamma in convolutions, epsilon in dense layers",
 )
+
+
+FAITHFUL = Composite(
+    "faithful",
+    lambda options: [part("gamma", gamma=options["gamma"])],
+    options={"gamma": 0.1},
+    suits=("decoder", "encoder", "vision transformer", "vision", "recurrent"),
+    source="measured: docs/faithfulness.md",
+    summary="gamma 0.1 at every node: of what one pass can tell, the most faithful on trained models",
+)

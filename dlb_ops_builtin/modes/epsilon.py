@@ -38,6 +38,7 @@ EPSILON = Mode(
     "epsilon",
     FORMULAS,
     options={"eps": 1e-6, "bias": "absorb"},
+    suits=("tabular",),
     source="Bach et al. 2015, doi:10.1371/journal.pone.0130140",
     summary="signed shares z / stab(y); biases and constants take theirs",
 )
