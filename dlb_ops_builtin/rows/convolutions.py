@@ -20,19 +20,43 @@ def _conv(x: Tensor, w: Tensor, call: Call, *, transposed: bool) -> Tensor:
 
 
 def _conv_back(s: Tensor, w: Tensor, call: Call, *, transposed: bool) -> Tensor:
-    """The op's own backward; its input is asked for its shape alone."""
+    """The convolution that goes the other way, which many seeds run as one; torch's backward copies a tensor per seed.
+
+    What the stride left over at the far end comes back as padding; what padding of a transpose added is cut off.
+    """
     shape = call.shape("input")
     alone = len(shape) < w.dim()
-    like = s.new_empty(1).expand(shape)
-    r: Tensor = aten.convolution_backward(
+    dims = w.dim() - 2
+    sizes = shape[len(shape) - dims :]
+    extra = [0] * dims
+    if not transposed:
+        steps = zip(
+            sizes,
+            s.shape[s.dim() - dims :],
+            w.shape[2:],
+            *(_each(value, dims) for value in (call.stride, call.padding, call.dilation)),
+            strict=True,
+        )
+        extra = [n - ((m - 1) * step - 2 * pad + wide * (k - 1) + 1) for n, m, k, step, pad, wide in steps]
+    r: Tensor = aten.convolution(
         s.unsqueeze(0) if alone else s,
-        like.unsqueeze(0) if alone else like,
         w,
         None,
-        *_window(call, transposed),
-        [True, False, False],
-    )[0]
+        call.stride,
+        call.padding,
+        call.dilation,
+        not transposed,
+        extra,
+        call.groups,
+    )
+    for dim, size in enumerate(sizes if transposed else (), start=2):
+        r = r.narrow(dim, 0, size)
     return r.squeeze(0) if alone else r
+
+
+def _each(value: Any, dims: int) -> list[int]:
+    """One number for each dimension; a list of one stands for all."""
+    return [*value] * (dims // len(value))
 
 
 def _window(call: Call, transposed: bool) -> tuple[Any, ...]:
