@@ -65,6 +65,10 @@ def tokens(self: Any, x: Tensor) -> Tensor:
     return self.parts.b(y)[:, 0]
 
 
+def turned(self: Any, x: Tensor) -> Tensor:
+    return self.parts.a(x.permute(0, 3, 1, 2) * 2).amax((2, 3))
+
+
 def one_map(self: Any, x: Tensor) -> Tensor:
     """One channel has nothing to differ from: it is where the op made it, while the layout is kept."""
     return self.parts.a(x).relu().flatten(1)
@@ -91,8 +95,9 @@ LAYOUTS: dict[str, tuple[nn.Module, dict[str, int | None]]] = {
     "one map": (Model(one_map, a=conv(3, 1)), {"conv2d": 1, "relu": 1, "view": 1}),
     "steps": (
         nn.Sequential(nn.Flatten(2), nn.LSTM(16, 5, batch_first=True)),
-        {"view": None, "lstm": None, "getitem": 2},
+        {"view": 2, "lstm": None, "getitem": 2},
     ),
+    "an image with its channels last": (Model(turned, a=conv(4, 3)), {"x": 3, "permute": 1, "conv2d": 1, "amax": 1}),
 }
 
 
@@ -107,6 +112,12 @@ def test_channels_are_where_the_graph_put_them(name: str) -> None:
                 relevance.by_channel(node)
         else:
             torch.testing.assert_close(relevance.by_channel(node), by_hand(relevance[node], dim), msg=node)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_the_channels_of_an_input_are_those_that_its_reader_takes(batch_first: bool) -> None:
+    relevance = explained(nn.LSTM(5, 4, batch_first=batch_first), 2, 3, 5, target=(0, 1)).relevance
+    torch.testing.assert_close(relevance.by_channel("input"), relevance["input"].sum(1))
 
 
 def test_a_dimension_may_be_given_where_the_graph_knows_none() -> None:
@@ -197,10 +208,34 @@ class Weighed(nn.Module):
         return self.head(self.attention(x, x, x)[0].mean(1))
 
 
+class Woven(nn.Module):
+    """Queries, keys and values of a head beside each other, as Bloom has them, and products of three dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.head = Mixing(), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.attention(x).mean(1))
+
+
+class Mixing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(12, 36)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.qkv(x).unflatten(-1, (3, 3, 4)).transpose(1, 2).unbind(-2)
+        q, k, v = (part.reshape(-1, x.shape[1], 4) for part in parts)
+        mixed = torch.bmm(torch.bmm(q, k.mT).softmax(-1), v)
+        return mixed.unflatten(0, (-1, 3)).transpose(1, 2).flatten(2)
+
+
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_heads_may_lie_in_the_batch(batch: int) -> None:
+@pytest.mark.parametrize("cls", [Weighed, Woven])
+def test_heads_may_lie_in_the_batch(cls: type[nn.Module], batch: int) -> None:
     torch.manual_seed(0)
-    model, x = Weighed().double().eval(), torch.randn(batch, 7, 12, dtype=torch.float64)
+    model, x = cls().double().eval(), torch.randn(batch, 7, 12, dtype=torch.float64)
     dlb = DLBacktrace(model, x[:1].expand(2, 7, 12))
     explanation = dlb.explain(x, target=1, keep="all")
     (node,) = (n for n, data in dlb.graph().nodes(data=True) if data["op"] == "aten::bmm.default" and n != "bmm")

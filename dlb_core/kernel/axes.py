@@ -85,7 +85,7 @@ class Axes:
         shape = _shape(node)
         if shape is None:
             return None
-        if node.op == "placeholder" and (dim := self._read_as(node)) is not None:
+        if self._labelled("channel", node) is None and (dim := self._read_as(node)) is not None:
             return Axis(dim)
         return Axis(1) if len(shape) == 2 else None
 
@@ -133,15 +133,19 @@ class Axes:
         return None
 
     def _read_as(self, node: fx.Node) -> int | None:
-        """The dimension of an input that its reader takes for channels."""
+        """The dimension that the reader of an input takes for channels, through what moves it on its way there."""
+        shape = _shape(node) or ()
         for user in node.users:
-            row, shape = self._row(user) if user.op == "call_function" else None, _shape(user)
-            if row is None or shape is None or len(shape) != len(_shape(node) or ()):
+            row = self._row(user) if user.op == "call_function" else None
+            if row is None:
                 continue
-            if isinstance(row, Linear) and (dim := _made_channels(user, row)) is not None:
-                return len(shape) + dim
-            if isinstance(row, ALIGNED) and (dim := self._read_as(user)) is not None:
-                return dim
+            if row.channels is not None and operand_nodes(user, row).get(next(iter(row.carriers), "")) is node:
+                return len(shape) + row.channels if len(shape) >= -row.channels else None
+            if isinstance(row, (*ALIGNED, Move)) and len(_shape(user) or ()) == len(shape):
+                there = self._read_as(user)
+                sources = [d for d in range(len(shape)) if there is not None and _lands(node, user, row, d, there)]
+                if len(sources) == 1:
+                    return sources[0]
         return None
 
     # labels: the number of an element's channel, with size 1 where it is the same along a dimension
@@ -206,7 +210,7 @@ def _heads_in_batch(channels: Any) -> Tensor | None:
     """Where the values' channels lie in dimension 0 (by head) and in the last one (inside a head): the heads."""
     if not isinstance(channels, Tensor) or channels.dim() != 3 or channels.shape[1] != 1 or channels.shape[2] == 1:
         return None
-    heads = ((channels - channels.min()) / channels.shape[2]).floor()
+    heads = ((channels - channels.min()) / channels.shape[2]).floor().unique(return_inverse=True)[1].double()
     count = int(heads.max()) + 1
     by_sample = (torch.arange(len(heads)) % count).reshape(-1, 1, 1)
     return heads[..., :1] if count > 1 and bool((heads == by_sample).all()) else None
@@ -236,6 +240,17 @@ def _moved(node: fx.Node, row: Row, known: dict[fx.Node, Any], *, truth: bool) -
         found = tuple(map(_compressed, of_labels, of_ones))
         return found if any(part is not None for part in found) else None
     return _compressed(of_labels, of_ones)
+
+
+def _lands(node: fx.Node, user: fx.Node, row: Row, dim: int, there: int) -> bool:
+    """Does what lies on a dimension of a node lie on dimension `there` after the op that reads it?"""
+    labels = _fresh(node.meta["val"], dim - len(_shape(node) or ()))
+    if isinstance(row, ALIGNED):
+        return dim == there
+    with contextlib.suppress(RuntimeError, IndexError, TypeError, ValueError):
+        found = _moved(user, row, {node: labels}, truth=False)
+        return isinstance(found, Tensor) and [d for d, size in enumerate(found.shape) if size > 1] == [there]
+    return False
 
 
 def _run(
