@@ -50,6 +50,8 @@ BELOW_ZERO = {
     ),
     "masked by -inf": lambda g: aten.masked_fill.Scalar(running(g), torch.ones(2, 4) > 2, -torch.inf),
     "filled up with zeros": lambda g: aten.slice.Tensor(aten.constant_pad_nd.default(running(g), [1, 0]), 1, 0, 4),
+    "less its maximum": lambda g: aten.sub.Tensor(g, aten.amax.default(g, [-1], True)),
+    "less its maximum of all": lambda g: aten.sub.Tensor(g, aten.max.default(g)),
     "what is still to come": lambda g: _to_come(running(g)),
 }
 
@@ -84,6 +86,11 @@ ANY_SIGN = {
     "filled up with ones": lambda g: aten.slice.Tensor(aten.constant_pad_nd.default(running(g), [1, 0], 1.0), 1, 0, 4),
     "what was before": lambda g: _before(running(g)),
     "what is to come along another dimension": lambda g: _across(running(g)),
+    "its maximum less it": lambda g: aten.sub.Tensor(aten.amax.default(g, [-1], True), g),
+    "less its minimum": lambda g: aten.sub.Tensor(g, aten.amin.default(g, [-1], True)),
+    "less the maximum of another": lambda g: aten.sub.Tensor(g, aten.amax.default(aten.neg.default(g), [-1], True)),
+    "less half its maximum": lambda g: aten.sub.Tensor(g, aten.amax.default(g, [-1], True), alpha=0.5),
+    "less a maximum that is not kept": lambda g: _by_rows(aten.slice.Tensor(g, 1, 0, 2)),
     "a dense layer": lambda g: aten.linear.default(
         aten.neg.default(aten.abs.default(g)), torch.eye(4, dtype=torch.float64) - 0.5
     ),
@@ -92,6 +99,12 @@ ANY_SIGN = {
 
 def _before(sums: Any) -> Any:
     return aten.sub.Tensor(sums, last(sums))
+
+
+def _by_rows(square: Any) -> Any:
+    """Each column less the maximum of a row."""
+    less = aten.sub.Tensor(square, aten.amax.default(square, [-1]))
+    return aten.cat.default([less, less], 1)
 
 
 def _across(sums: Any) -> Any:

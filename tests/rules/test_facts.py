@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from .harness import MODE_NAMES, MODES, ModeName, Outcome, assert_conserved, bind
+from .harness import FORMULATED, MODE_NAMES, MODES, ModeName, Outcome, assert_conserved, bind
 from .tensors import Tensors
 
 aten = torch.ops.aten
-every_mode = pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
+OTHERS = (*FORMULATED, "cp-lrp")  # in attnlrp gates are factors like any other
+every_mode = pytest.mark.parametrize("mode", [*MODES, *((name, None) for name in OTHERS)], ids=[*MODE_NAMES, *OTHERS])
+#: where the test restates how addends share
+shares_by_size = pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
 
 
 def run(function: Any, mode: ModeName, *names: str, seed: int = 1) -> tuple[Outcome, torch.Tensor]:
@@ -195,7 +198,7 @@ def test_another_source_is_no_statistic(way: str, mode: ModeName) -> None:
     torch.testing.assert_close(done["y"].sum(), r.sum() / 2, rtol=1e-5, atol=1e-5)
 
 
-@every_mode
+@shares_by_size
 def test_a_mean_that_multiplies_is_no_statistic(mode: ModeName) -> None:
     """x * mean(x) divides by nothing: half to x, half through the mean."""
     done, r = run(lambda x: aten.mul.Tensor(x, mean(x)), mode, "x")
@@ -204,7 +207,7 @@ def test_a_mean_that_multiplies_is_no_statistic(mode: ModeName) -> None:
     torch.testing.assert_close(done["x"], r / 2 + half * x / x.sum(-1, keepdim=True), rtol=1e-4, atol=1e-4)
 
 
-@every_mode
+@shares_by_size
 def test_a_mean_that_is_subtracted_is_no_statistic_without_a_division(mode: ModeName) -> None:
     """x - mean(x): the mean is a term like any other."""
     done, r = run(lambda x: aten.sub.Tensor(x, mean(x)), mode, "x")
@@ -243,7 +246,7 @@ def test_the_mean_that_is_subtracted_before_a_division_is_a_statistic(way: str, 
     assert not done.accounts
 
 
-@every_mode
+@shares_by_size
 def test_the_mean_of_another_source_is_a_term(mode: ModeName) -> None:
     """(x - mean(y)) / std(x): y's mean takes its share of the difference."""
     done, _ = run(lambda x, y: aten.div.Tensor(aten.sub.Tensor(x, mean(y)), deviation(x)), mode, "x", "y")
