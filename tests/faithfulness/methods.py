@@ -92,14 +92,14 @@ def own(problem: Problem) -> Iterator[Method]:
         for options in GRIDS.get(name, ({},)):
             yield mode(name, _label(name, options), **options)
     for name, options in AT_A_BASELINE:
-        yield _along(name, options, 1)
+        yield along(name, options, 1)
     for name, options in AT_MANY_POINTS:
-        yield _along(name, options, problem.points)
+        yield along(name, options, problem.points)
     noisy = smooth("auto", samples=problem.points)
     yield mode(noisy, "smooth(auto)", MANY)
 
 
-def _along(name: str, options: Options, steps: int) -> Method:
+def along(name: str, options: Options, steps: int) -> Method:
     def make(argument: str, baseline: Tensor) -> Any:
         return integrated(name, {argument: baseline}, steps, **options)
 

@@ -63,7 +63,7 @@ def methods(problem: Problem) -> list[Method]:
 
 
 def measure(names: Sequence[str], jobs: int) -> None:
-    """Measures these problems, as many at once as there are jobs; each leaves a file of records when it is through."""
+    """Measures these problems, as many at once as there are jobs; each leaves a file of its records."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(jobs, initializer=_settle) as pool:
         for done in [pool.submit(_measure, name) for name in sorted(names, key=lambda name: name != SLOWEST)]:
@@ -90,8 +90,10 @@ def _settle() -> None:
 
 def _measure(name: str) -> None:
     problem = PROBLEMS[name](0)
-    records = _records(problem, methods(problem))
-    _file(name).write_text(json.dumps([dataclasses.asdict(record) for record in records]))
+    records = []
+    for record in _records(problem, methods(problem)):
+        records.append(dataclasses.asdict(record))
+        _file(name).write_text(json.dumps(records))
 
 
 def _records(problem: Problem, compared: Iterable[Method]) -> Iterator[Record]:
