@@ -39,12 +39,13 @@ class Record:
     likeness: float = float("nan")
     seconds: float = 0.0
     reason: str = ""
+    family: str = ""
 
     @classmethod
     def of(cls, problem: Problem, method: Method, **measured: object) -> Record:
         """A record of this method on this problem."""
         known = (problem.name, problem.about, len(problem.x), method.label, method.source, method.passes)
-        return cls(*known, **measured)  # type: ignore[arg-type]
+        return cls(*known, family=problem.family, **measured)  # type: ignore[arg-type]
 
     @property
     def area(self) -> Area | None:
