@@ -74,17 +74,26 @@ One = Callable[[Mapping[int, Any]], tuple[dict[int, Any], Tensor]]
 
 def _in_turn(one: One, seeds: Mapping[int, Any]) -> list[tuple[dict[int, Any], Tensor]]:
     """One seed after the other, each with a leading axis of one."""
-    count = len(next(iter(seeds.values())))
-    runs = [one({slot: r[i] for slot, r in seeds.items()}) for i in range(count)]
+    runs = [one(_part(seeds, i)) for i in range(_count(seeds))]
     return [pytree.tree_map(lambda part: part.unsqueeze(0), run) for run in runs]
 
 
 def _together(one: One, seeds: Mapping[int, Any], size: int) -> list[tuple[dict[int, Any], Tensor]]:
     """Several seeds at once under vmap, `size` to a pass."""
-    parts = zip(*(r.split(size) for r in seeds.values()), strict=True)
+    parts = [_part(seeds, slice(start, start + size)) for start in range(0, _count(seeds), size)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")  # torch's, of ops that it loops itself
-        return [torch.func.vmap(one)(dict(zip(seeds, part, strict=True))) for part in parts]
+        return [torch.func.vmap(one)(part) for part in parts]
+
+
+def _part(seeds: Mapping[int, Any], where: int | slice) -> dict[int, Any]:
+    """Some of the seeds; a node with several outputs has a list."""
+    part: dict[int, Any] = pytree.tree_map(lambda r: r[where], dict(seeds))
+    return part
+
+
+def _count(seeds: Mapping[int, Any]) -> int:
+    return len(pytree.tree_leaves(dict(seeds))[0])
 
 
 #: Bytes that the largest relevance tensor of a pass may have: beyond, more seeds cost memory and gain no time.
@@ -94,7 +103,7 @@ ROOM_ELSEWHERE = 2**30
 
 def _fit(plan: Plan, activations: Activations, seeds: Mapping[int, Any]) -> int:
     """How many seeds go through a pass together."""
-    seed = next(iter(seeds.values()))
+    seed: Tensor = pytree.tree_leaves(dict(seeds))[0]
     slots = {target.slot for step in plan.steps for target in step.targets.values()} | {s.slot for s in plan.steps}
     shapes = [activations.shapes[slot] for slot in slots if slot is not None]
     sizes = [math.prod(part) for shape in shapes for part in (shape if type(shape) is tuple else (shape,)) if part]
