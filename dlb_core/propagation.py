@@ -79,8 +79,10 @@ def _in_turn(one: One, seeds: Mapping[int, Any]) -> list[tuple[dict[int, Any], T
 
 
 def _together(one: One, seeds: Mapping[int, Any], size: int) -> list[tuple[dict[int, Any], Tensor]]:
-    """Several seeds at once under vmap, `size` to a pass."""
-    parts = [_part(seeds, slice(start, start + size)) for start in range(0, _count(seeds), size)]
+    """Several seeds at once under vmap, `size` to a pass at most, in passes of about the same size."""
+    count = _count(seeds)
+    each = math.ceil(count / math.ceil(count / size))
+    parts = [_part(seeds, slice(start, start + each)) for start in range(0, count, each)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")  # torch's, of ops that it loops itself
         return [torch.func.vmap(one)(part) for part in parts]
@@ -97,7 +99,7 @@ def _count(seeds: Mapping[int, Any]) -> int:
 
 
 #: Bytes that the largest relevance tensor of a pass may have: beyond, more seeds cost memory and gain no time.
-ROOM = {"cpu": 128 * 2**20}
+ROOM = {"cpu": 64 * 2**20}
 ROOM_ELSEWHERE = 2**30
 
 
