@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from dlb_core.kernel.facts import facts, operand_nodes
 from dlb_core.kernel.kinds import Attention, Bilinear, Elementwise, Linear, Move, Normalise, Product, Row, Softmax, Sum
+from dlb_core.kernel.labels import fresh, grown, moved, shape_of
 from dlb_core.kernel.layout import Layout
 from dlb_core.kernel.ops import module_chain
 
@@ -82,7 +83,7 @@ class Axes:
         found = self._axis("channel", node)
         if found is not None:
             return found
-        shape = _shape(node)
+        shape = shape_of(node)
         if shape is None:
             return None
         if self._labelled("channel", node) is None and (dim := self._read_as(node)) is not None:
@@ -107,7 +108,7 @@ class Axes:
         return self._layout.rows[self._layout.slots[node.name]]
 
     def _axis(self, what: str, node: fx.Node) -> Axis | None:
-        labels, shape = self._labelled(what, node), _shape(node)
+        labels, shape = self._labelled(what, node), shape_of(node)
         if not isinstance(labels, Tensor) or shape is None:
             return None
         spread = [d for d, size in enumerate(labels.shape) if size > 1]
@@ -121,11 +122,11 @@ class Axes:
 
     def _single(self, what: str, node: fx.Node) -> Axis | None:
         """A single channel has nothing to differ from: it is where the op made it, as long as the layout is kept."""
-        row, shape = self._row(node), _shape(node)
+        row, shape = self._row(node), shape_of(node)
         while row is not None and shape is not None:
             if (made := self._makes[what](node, row)) is not None:
                 return Axis(len(shape) + made)
-            kept = [s for s in _sources(node, row) if self._labels.get((what, s)) is not None and _shape(s) == shape]
+            kept = [s for s in _sources(node, row) if self._labels.get((what, s)) is not None and shape_of(s) == shape]
             if not isinstance(row, ALIGNED) or not kept:
                 break
             node = kept[0]
@@ -134,14 +135,14 @@ class Axes:
 
     def _read_as(self, node: fx.Node) -> int | None:
         """The dimension that the reader of an input takes for channels, through what moves it on its way there."""
-        shape = _shape(node) or ()
+        shape = shape_of(node) or ()
         for user in node.users:
             row = self._row(user) if user.op == "call_function" else None
             if row is None:
                 continue
             if row.channels is not None and operand_nodes(user, row).get(next(iter(row.carriers), "")) is node:
                 return len(shape) + row.channels if len(shape) >= -row.channels else None
-            if isinstance(row, (*ALIGNED, Move)) and len(_shape(user) or ()) == len(shape):
+            if isinstance(row, (*ALIGNED, Move)) and len(shape_of(user) or ()) == len(shape):
                 there = self._read_as(user)
                 sources = [d for d in range(len(shape)) if there is not None and _lands(node, user, row, d, there)]
                 if len(sources) == 1:
@@ -169,7 +170,7 @@ class Axes:
             if missing:
                 waiting += missing
             elif made is not None:
-                self._labels[key] = pytree.tree_map(lambda v, d=made: _fresh(v, d), current.meta["val"])
+                self._labels[key] = pytree.tree_map(lambda v, d=made: fresh(v, d), current.meta["val"])
             elif row is None or not sources:
                 self._labels[key] = None
             else:
@@ -181,15 +182,15 @@ class Axes:
         if not known:
             return None
         if isinstance(row, ALIGNED) or _attends(node, row):
-            shape = _shape(node) or ()
+            shape = shape_of(node) or ()
             for labels in known.values():
-                grown = _grown(labels, len(shape)) if isinstance(labels, Tensor) else None
-                if grown is not None and all(n in (1, size) for n, size in zip(grown.shape, shape, strict=True)):
-                    return grown
+                wide = grown(labels, len(shape)) if isinstance(labels, Tensor) else None
+                if wide is not None and all(n in (1, size) for n, size in zip(wide.shape, shape, strict=True)):
+                    return wide
             return None
         for truth in (False, True):  # a condition that is not known, one way or the other
             with contextlib.suppress(RuntimeError, IndexError, TypeError, ValueError):  # an example too poor for the op
-                found = _moved(node, row, known, truth=truth)
+                found = moved(node, row, known, truth=truth)
                 if found is not None:
                     return found
         return None
@@ -202,7 +203,7 @@ def _made_channels(node: fx.Node, row: Row) -> int | None:
 
 def _made_heads(node: fx.Node, row: Row) -> int | None:
     """Attention returns [batch, heads, queries, values]."""
-    shape = _shape(node)
+    shape = shape_of(node)
     return HEAD_DIM if _attends(node, row) and shape is not None and len(shape) >= 4 else None
 
 
@@ -232,88 +233,14 @@ def _sources(node: fx.Node, row: Row) -> list[fx.Node]:
     return list(operands.values()) if averages or isinstance(row, (*ALIGNED, Move)) else []
 
 
-def _moved(node: fx.Node, row: Row, known: dict[fx.Node, Any], *, truth: bool) -> Any:
-    """The labels after an op that moves or averages: its result for them over its result for ones."""
-    of_labels = _run(node, row, known, lambda labels, shape: labels.expand(shape), truth=truth)
-    of_ones = _run(node, row, known, lambda labels, shape: torch.ones(shape, dtype=labels.dtype), truth=truth)
-    if isinstance(of_labels, (tuple, list)):
-        found = tuple(map(_compressed, of_labels, of_ones))
-        return found if any(part is not None for part in found) else None
-    return _compressed(of_labels, of_ones)
-
-
 def _lands(node: fx.Node, user: fx.Node, row: Row, dim: int, there: int) -> bool:
     """Does what lies on a dimension of a node lie on dimension `there` after the op that reads it?"""
-    labels = _fresh(node.meta["val"], dim - len(_shape(node) or ()))
+    mine, theirs = shape_of(node), shape_of(user)
+    if mine is None or theirs is None:
+        return False
     if isinstance(row, ALIGNED):
-        return dim == there
+        return dim == there and mine[dim] == theirs[there]
     with contextlib.suppress(RuntimeError, IndexError, TypeError, ValueError):
-        found = _moved(user, row, {node: labels}, truth=False)
+        found = moved(user, row, {node: fresh(node.meta["val"], dim - len(mine))}, truth=False)
         return isinstance(found, Tensor) and [d for d, size in enumerate(found.shape) if size > 1] == [there]
     return False
-
-
-def _run(
-    node: fx.Node, row: Row, known: dict[fx.Node, Any], fill: Callable[[Tensor, Any], Tensor], *, truth: bool
-) -> Any:
-    def example(source: fx.Node) -> Any:
-        value = source.meta.get("val")
-        if isinstance(value, (tuple, list)):
-            parts = known.get(source) or (None,) * len(value)
-            return tuple(one(v, part) for v, part in zip(value, parts, strict=True))
-        return one(value, known.get(source)) if isinstance(value, Tensor) else _size(value)
-
-    def one(value: Any, labels: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
-        shape = [_size(n) for n in value.shape]
-        if labels is not None:
-            return fill(labels, shape)
-        dtype = value.dtype if not value.is_floating_point() else torch.float64
-        return torch.full(shape, truth if dtype is torch.bool else 0, dtype=dtype)
-
-    args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), example)
-    run: Any = row.forward or node.target
-    with torch.no_grad():
-        return run(*args, **kwargs)
-
-
-def _compressed(labels: Any, ones: Any) -> Tensor | None:
-    """One label per place, where all that went into it agrees; None where it does not, or nothing is known."""
-    if not isinstance(labels, Tensor) or not labels.is_floating_point() or not labels.numel():
-        return None
-    ratio = torch.where(ones == 0, torch.nan, labels / ones)
-    unknown = ratio.isnan()
-    if bool(unknown.all()) or bool(((ratio - ratio.round()).abs() > 1e-6)[~unknown].any()):
-        return None
-    low = torch.where(unknown, torch.inf, ratio.round())
-    high = torch.where(unknown, -torch.inf, ratio.round())
-    for dim in range(ratio.dim()):
-        least, most = low.amin(dim, keepdim=True), high.amax(dim, keepdim=True)
-        agreed = (low.isinf() | (low == least)) & (high.isinf() | (high == most))
-        if bool(agreed.all()):
-            low, high = least, most
-    known = high.numel() > 1 and bool((low == high).all())  # of an average over all of them nothing is left
-    return high if known else None
-
-
-def _fresh(value: Any, dim: int) -> Tensor | None:
-    """A number for each position on a dimension, counted from the right."""
-    if not isinstance(value, Tensor) or value.dim() < -dim:
-        return None
-    numbers = torch.arange(_size(value.shape[dim]), dtype=torch.float64)
-    return _grown(numbers.reshape(-1, *[1] * (-dim - 1)), value.dim())
-
-
-def _grown(labels: Tensor, rank: int) -> Tensor:
-    return labels.reshape(*[1] * (rank - labels.dim()), *labels.shape)
-
-
-def _shape(node: fx.Node) -> tuple[int, ...] | None:
-    value = node.meta.get("val")
-    return tuple(_size(n) for n in value.shape) if isinstance(value, Tensor) else None
-
-
-def _size(size: Any) -> Any:
-    """A size as it was when the model was traced."""
-    return size if isinstance(size, (int, float, bool)) or size is None else size.node.hint
