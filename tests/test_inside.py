@@ -135,6 +135,12 @@ def test_several_targets_come_first() -> None:
     assert [set(books) for books in relevance.by_module()] == [{"conv1", "relu", "pool", "fc", ""}] * 2
 
 
+def test_each_map_of_a_contrast_has_channels() -> None:
+    relevance = explained(Net(), 2, 3, 8, 8, mode="contrastive", target=1).relevance
+    for side in (relevance.positive, relevance.negative, relevance):
+        torch.testing.assert_close(side.by_channel("conv1"), side["conv1"].sum((2, 3)))
+
+
 def test_the_channels_of_a_residual_network_are_everywhere_the_second_dimension() -> None:
     """On every node that has them, whatever it is."""
     case = CASES["resnet18"]

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from zoo import CASES, MLP, Net
 
 from dlb_core import DLBacktrace, TraceError, UnsupportedOpError
+from dlb_core.errors import MissingOp
 
 
 @pytest.fixture
@@ -142,7 +143,14 @@ def test_a_model_with_quantised_kernels_is_refused() -> None:
         DLBacktrace(quantised, torch.randn(2, 6))
 
 
-def test_ops_that_quantise_are_told_apart_from_unknown_ones() -> None:
+def test_an_op_that_quantises_is_told_apart_from_an_unknown_one() -> None:
+    advice = "rounds what flows through it: explain it as it was before"
+    for op, known in (("torchao::quantize_affine.default", True), ("swoosh::swoosh.default", False)):
+        error = UnsupportedOpError([MissingOp(op, f"{op}(Tensor x)", "node", "fc1")], ["builtin"], [])
+        assert (advice in str(error)) == known
+
+
+def test_activations_that_are_quantised_are_refused() -> None:
     torchao = pytest.importorskip("torchao.quantization")
     model = MLP().eval()
     torchao.quantize_(model, torchao.Int8DynamicActivationInt8WeightConfig())
