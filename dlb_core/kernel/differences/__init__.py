@@ -7,7 +7,8 @@ product a b gives da mean(b) and mean(a) db. The mode's formula for sums divides
 linear maps goes through each.
 
 Gates receive, since their change has its share like any other. What a normaliser's statistic did is booked as `held`:
-every mode holds statistics constant.
+every mode holds statistics constant, here at what they are after the change. (At what they were, a path that starts
+where a norm divides by almost nothing would begin with a leap there and back.)
 
 `changes` has what changed and the two ways to share it, `formulas` the kinds, `attention` what goes through a softmax.
 """

@@ -87,11 +87,10 @@ class Terms(SumView):
 
 
 class Flow(LinearView):
-    """A linear map that takes the change `x` on; what it reads is midway: `weight`, and the map itself if `both`."""
+    """A linear map that takes the change `x` on."""
 
-    def __init__(self, row: Linear, call: Call, x: Tensor, weight: Any = None, *, both: bool = False) -> None:
+    def __init__(self, row: Linear, call: Call, x: Tensor, weight: Any = None) -> None:
         super().__init__(row, call)
-        self.calls = (call, before(call)) if both else (call,)
         self.receivers = frozenset({row.x})
         self._x, self._weight = x, weight
 
@@ -119,14 +118,10 @@ class Flow(LinearView):
     def shape(self) -> torch.Size:
         return self._x.shape
 
-    def apply(self, x: Tensor, weight: Any) -> Tensor:
-        return _mean([self.row.apply(x, weight, call) for call in self.calls])
-
     def transpose(self, s: Tensor, weight: Any) -> Tensor:
-        back = self.row.transpose
-        if back is None:
-            return vjp(lambda x: self.apply(x, weight), self._x.shape, s)
-        return _mean([back(s, weight, call) for call in self.calls])
+        if self.row.transpose is not None:
+            return self.row.transpose(s, weight, self.call)
+        return vjp(lambda x: self.apply(x, weight), self._x.shape, s)
 
     def bias_shares(self, s: Tensor, bias: Tensor | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         return {}, {}
@@ -135,10 +130,6 @@ class Flow(LinearView):
 def _pairs(x: Tensor) -> Tensor:
     """Real and imaginary parts in a last dimension; those of a real tensor are zero."""
     return torch.view_as_real(x.resolve_conj() if x.is_complex() else torch.complex(x, torch.zeros_like(x)))
-
-
-def _mean(maps: list[Tensor]) -> Tensor:
-    return maps[0] if len(maps) == 1 else (maps[0] + maps[1]) / 2
 
 
 class Sharing:

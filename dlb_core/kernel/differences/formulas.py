@@ -48,31 +48,27 @@ class _Accumulated(AccumulateView):
 
 
 def linear(view: Any, r: Tensor, mode: OfDifferences) -> Shares:
-    """The mode's formula on the change of x; what the change of a weight that receives nothing did is held."""
+    """The mode's formula on the change of x; what the change of the map itself did, if it receives nothing, is held."""
     if isinstance(view, AccumulateView):
         return mode.base.formulas["linear"].run(_Accumulated(view, mode), r, mode.base)
     call, row, may_move = view.call, view.row, moving(view.call)
-    flow = _flow(view, mode, may_move)
+    flow = Flow(row, call, changed(call, row.x, mode), view.weight)
     terms = {row.x: flow.output}
-    if row.weight in may_move or len(flow.calls) > 1:
-        x = midway(getattr(call, row.x), getattr(before(call), row.x))
-        ends = [row.apply(x, LinearView(row, at).weight, at) for at in (call, before(call))]
-        terms[row.weight or HELD] = change(mode, *ends)
+    if not {row.weight, *row.reads}.isdisjoint(may_move):
+        x = getattr(before(call), row.x)
+        terms[HELD] = change(mode, *(row.apply(x, LinearView(row, at).weight, at) for at in (call, before(call))))
     return Sharing(mode, call).divide(r, terms | _bias(view, mode, may_move), {row.x: flow})
 
 
 def bilinear(view: tuple[LinearView, LinearView], r: Tensor, mode: OfDifferences) -> Shares:
     """dy = A(da, mean b) + A(mean a, db), each by the mode's formula for linear maps."""
     call, may_move = view[0].call, moving(view[0].call)
-    flows = {one.name: _flow(one, mode, ()) for one in view}
+    flows = {}
+    for one in view:
+        weight = midway(one.weight, LinearView(one.row, before(call)).weight)
+        flows[one.name] = Flow(one.row, call, changed(call, one.row.x, mode), weight)
     terms = {name: flow.output for name, flow in flows.items()}
     return Sharing(mode, call).divide(r, terms | _bias(view[0], mode, may_move), flows)
-
-
-def _flow(view: LinearView, mode: OfDifferences, may_move: Iterable[str]) -> Flow:
-    call, row = view.call, view.row
-    weight = midway(view.weight, LinearView(row, before(call)).weight)
-    return Flow(row, call, changed(call, row.x, mode), weight, both=not set(row.reads).isdisjoint(may_move))
 
 
 def _bias(view: LinearView, mode: OfDifferences, may_move: Iterable[str]) -> dict[str, Tensor]:
@@ -98,11 +94,12 @@ def pointwise(view: tuple[Any, Call], r: Tensor, mode: OfDifferences) -> Shares:
 
 
 def _by_corner(call: Call, names: list[str], mode: OfDifferences) -> dict[str, Tensor]:
-    """What each operand's change does to the op, one after the other from first to last and from last to first."""
+    """What each operand's change does to the op: what is held first, then one after the other in both orders."""
     now, then = ({name: getattr(at, name) for name in names} for at in (call, before(call)))
+    held, free = ([name for name in names if (name in call.receivers) is receives] for receives in (False, True))
     function: Any = call.node.target
     parts: dict[str, Tensor] = {}
-    for order in (names, names[::-1]):
+    for order in ((*held, *free), (*held, *free[::-1])):
         here = dict(then)
         value = function(**call_arguments(call, here))
         for name in order:
@@ -115,11 +112,11 @@ def _by_corner(call: Call, names: list[str], mode: OfDifferences) -> dict[str, T
 
 
 def normalise(view: NormaliseView, r: Tensor, mode: OfDifferences) -> Shares:
-    """dy = mean scale dx + what the statistics did, which is held."""
+    """dy = scale dx, the scale that it has now, + what the statistics did, which is held."""
     call, row = view.call, view.row
     if row.scale is None:
         return Sharing(mode, call).divide(r, {row.x: r})
-    signal = midway(row.scale(call), row.scale(before(call))) * changed(call, row.x, mode)
+    signal = row.scale(call) * changed(call, row.x, mode)
     rest = masked_change(mode, call.output, before(call).output) - signal
     return Sharing(mode, call).divide(r, {row.x: signal, HELD: rest})
 
