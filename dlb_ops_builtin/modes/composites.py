@@ -28,11 +28,15 @@ VISION = Composite(
 )
 
 
+def _faithful(options: Mapping[str, Any]) -> list[Part]:
+    return [part("attnlrp", kind=("softmax", "attention", "bilinear")), part("gamma", gamma=options["gamma"])]
+
+
 FAITHFUL = Composite(
     "faithful",
-    lambda options: [part("gamma", gamma=options["gamma"])],
+    _faithful,
     options={"gamma": 0.1},
     suits=("decoder", "encoder", "vision transformer", "vision", "recurrent"),
     source="measured: docs/faithfulness.md",
-    summary="gamma 0.1 at every node: of what one pass can tell, the most faithful on trained models",
+    summary="gamma 0.1, attnlrp's rules in attention: the most faithful of what one pass can tell",
 )
