@@ -191,3 +191,15 @@ def test_a_condition_that_cannot_hold_is_refused() -> None:
 def test_an_option_that_no_part_has_lists_those_there_are(dlb: DLBacktrace) -> None:
     with pytest.raises(ValueError, match=r"mode 'vision' has no option 'gama'; it has: .*gamma=0.25"):
         dlb.explain(X, mode="vision", gama=1)
+
+
+@pytest.mark.parametrize("mode", ["flat", "w-square"])
+def test_a_recurrent_op_is_no_input_layer(mode: str) -> None:
+    """All of its steps are one node, and what it carries from one to the next is no input."""
+    torch.manual_seed(0)
+    model = nn.LSTM(3, 4, batch_first=True).double().eval()
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    dlb = DLBacktrace(model, x)
+    target = torch.ones(2, 5, 4, dtype=torch.float64)
+    found = dlb.explain(x, mode=mode, bias="absorb", target=target).inputs["input"]
+    assert torch.equal(found, dlb.explain(x, mode="epsilon", target=target).inputs["input"])

@@ -227,5 +227,6 @@ def as_a_whole(mode: Mode) -> Mode | Composite:
     """A rule for input layers, asked for as a whole: it runs there, and the mode that it names beyond them."""
     if mode.elsewhere is None:
         return mode
-    parts = (part(mode, first=True), part(mode.elsewhere))
+    # a recurrent op is one node for all of its steps: its state is no input
+    parts = (part(mode.elsewhere, kind="compound"), part(mode, first=True), part(mode.elsewhere))
     return Composite(mode.name, parts, source=mode.source, summary=mode.summary, pack=mode.pack)
