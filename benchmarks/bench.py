@@ -57,16 +57,18 @@ def explainer(dlb: DLBacktrace, inputs: tuple[Tensor, ...], mode: str) -> Callab
     return run
 
 
-def medians(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def medians(
+    contenders: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Seconds per contender; the rounds are interleaved so that a slow moment hits all of them."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for run in contenders.values():
         run()
     for _ in range(rounds):
         for name, run in contenders.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

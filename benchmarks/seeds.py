@@ -7,13 +7,12 @@ on the machine counts little; the ratio is of medians.
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from bench import MODES
+from bench import MODES, medians
 from models import MODELS
 from torch import Tensor, nn
 
@@ -41,19 +40,6 @@ def classifier(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     return model.eval(), inputs
 
 
-def medians(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """CPU seconds per contender."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for run in contenders.values():
-        run()
-    for _ in range(rounds):
-        for name, run in contenders.items():
-            start = time.process_time()
-            run()
-            times[name].append(time.process_time() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
@@ -68,7 +54,7 @@ def main() -> None:
         model, inputs = classifier(name)
         dlb = DLBacktrace(model, inputs)
         for mode in MODES:
-            times = medians(contenders(dlb, inputs, mode, list(range(SEEDS))), options.rounds)
+            times = medians(contenders(dlb, inputs, mode, list(range(SEEDS))), options.rounds, time.process_time)
             one, all_ = times["one by one"], times["together"]
             print(f"| {name} | `{mode}` | {one:.2f} s | {all_:.2f} s | {all_ / one:.2f} |", flush=True)
 
