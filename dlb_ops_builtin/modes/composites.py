@@ -28,6 +28,8 @@ VISION = Composite(
 )
 
 
+# By kind, so attention that is written with products and sums of elements, or a learned addend of its scores, is shared
+# by gamma: there a fused and a written form differ a little.
 def _faithful(options: Mapping[str, Any]) -> list[Part]:
     return [part("attnlrp", kind=("softmax", "attention", "bilinear")), part("gamma", gamma=options["gamma"])]
 

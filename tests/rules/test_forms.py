@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any
 
@@ -60,13 +60,14 @@ def fused_reference(build: Callable[[Form], nn.Module], form: Form) -> tuple[Ten
     return model.double().eval()(X), explained(model, X)
 
 
-def assert_agree(build: Callable[[Form], nn.Module], fused: Form, written: Form) -> None:
-    """The same function, and the same relevance of the input in every mode."""
+def assert_agree(build: Callable[[Form], nn.Module], fused: Form, written: Form, but: Collection[str] = ()) -> None:
+    """The same function, and the same relevance of the input in every mode `but` these."""
     output, relevance = fused_reference(build, fused)
     model = build(written)
     torch.testing.assert_close(model.double().eval()(X), output)
     for mode, got in explained(model, X).items():
-        assert_close(got["x"], relevance[mode]["x"], mode)
+        if mode[0] not in but:
+            assert_close(got["x"], relevance[mode]["x"], mode)
 
 
 def assert_close(got: Tensor, expected: Tensor, mode: ModeName) -> None:
@@ -319,11 +320,12 @@ def below(scores: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", CORES)
 def test_attention(name: str) -> None:
     fused, written = CORES[name]
-    assert_agree(Attention, fused, written)
+    # `faithful` goes by kind: sums and products are not matrix products, nor a learned addend a mask
+    assert_agree(Attention, fused, written, ("faithful",) if name in ("biased scores", "products and sums") else ())
 
 
 def test_weights_that_are_divided_last_are_gates() -> None:
-    """exp(s - max s) v / sum exp(s - max s), as tiled attention adds up; attnlrp sees a product and no softmax."""
+    """exp(s - max s) v / sum exp(s - max s), as tiled attention adds up; their rules see a product and no softmax."""
 
     def late(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         powers = below(q @ k.mT / math.sqrt(2)).exp()
@@ -331,7 +333,7 @@ def test_weights_that_are_divided_last_are_gates() -> None:
 
     _, expected = fused_reference(Attention, attend)
     for mode, got in explained(Attention(late), X).items():
-        if mode[0] != "attnlrp":
+        if mode[0] not in ("attnlrp", "faithful"):
             assert_close(got["x"], expected[mode]["x"], mode)
 
 
