@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -43,6 +44,7 @@ def _captum(attr: object, name: str, baseline: bool, further: dict[str, object])
 
         def explain(part: Problem) -> Tensor:
             torch.manual_seed(0)
+            np.random.seed(0)  # GradientShap draws from it
             if baseline:
                 given["baselines"] = (
                     part.baseline[None].expand_as(part.x) if name != "GradientShap" else part.baseline[None]
