@@ -30,7 +30,7 @@ parity: .venv-test/.ready  ## the modes against zennit, Captum and autoLRP (a pa
 models: .venv-test/.ready  ## explain every model of the matrix and write docs/models.md
 	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) -q tests/matrix/test_matrix.py --all-models --document docs/models.md
 
-faithfulness: .venv-faithfulness/.ready  ## how faithful the modes are, against other tools (about 15 minutes); docs/faithfulness.md
+faithfulness: .venv-faithfulness/.ready  ## how faithful the modes are, against other tools (about 25 minutes); docs/faithfulness.md
 	PYTHONPATH=tests OMP_NUM_THREADS=$(TEST_THREADS) .venv-faithfulness/bin/python -m faithfulness --jobs $(JOBS)
 
 opinfo: .venv-test/.ready  ## PyTorch's own operator samples through every row (about 5 minutes)
