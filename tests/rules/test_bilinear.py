@@ -74,7 +74,7 @@ def test_one_active_operand_is_linear_in_it(mode: ModeName, drawn: tuple[Any, ..
         assert_booked(done.booked(account), units, scale=scale)
 
 
-@every_mode
+@first_modes
 @checked
 @given(drawn=products(both_dtypes()))
 def test_products_conserve(mode: ModeName, drawn: tuple[Any, ...]) -> None:
