@@ -40,5 +40,5 @@ FAITHFUL = Composite(
     options={"gamma": 0.1},
     suits=("decoder", "encoder", "vision transformer", "vision", "recurrent"),
     source="measured: docs/faithfulness.md",
-    summary="gamma 0.1, attnlrp's rules in attention: the most faithful of what one pass can tell",
+    summary="gamma 0.1, attnlrp's rules in attention: one pass, chosen by measurement",
 )

@@ -21,7 +21,7 @@ from .entry import Entry, Size
 PER_NODE = {torch.float32: 1e-5, torch.float64: 1e-9}
 FORWARD = 1e-5
 ALONE = 1e-9  # "equal to alone" is a float64 statement
-STEPPED = ("alpha-beta", "z-plus")  # modes in which a contribution of rounding's size may have a side to itself
+STEPPED = ("alpha-beta",)  # the mode in which a contribution of rounding's size may have a side to itself
 UNITS = 100.0
 
 
