@@ -69,11 +69,14 @@ clean:  ## remove all that the other targets made, environments too
 # they really need comes with the extras.
 .venv-test/.ready: WITHOUT_DEPS = torchvision zennit
 .venv-faithfulness/.ready: WITHOUT_DEPS = torchvision zennit
+# The packs that live here; a pack is a distribution of its own.
+.venv-test/.ready: PACKS = -e ./dlb_ops_moe
 
-.venv/.ready .venv-test/.ready .venv-faithfulness/.ready .venv-docs/.ready: %/.ready: pyproject.toml constraints.txt
+.venv/.ready .venv-test/.ready .venv-faithfulness/.ready .venv-docs/.ready: %/.ready: pyproject.toml constraints.txt \
+		dlb_ops_moe/pyproject.toml
 	@echo "setting up $* (once; a few minutes at most)"
 	@rm -f $@
 	@$(PYTHON) -m venv --clear $*
-	@$*/bin/python $(PIP_INSTALL) -e '$(WANTED)'
+	@$*/bin/python $(PIP_INSTALL) -e '$(WANTED)' $(PACKS)
 	@$(if $(WITHOUT_DEPS),$*/bin/python $(PIP_INSTALL) --no-deps $(WITHOUT_DEPS))
 	@touch $@

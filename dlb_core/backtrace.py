@@ -89,7 +89,7 @@ class DLBacktrace:
         def build(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Engine:
             registry = load().extended(self._layers) if self._layers else load()
             fakes = fakes_of(registry)
-            shapes: dict[str, Any] = {"dynamic_shapes": dynamic_shapes, "fakes": fakes}
+            shapes: dict[str, Any] = {"dynamic_shapes": dynamic_shapes, "fakes": fakes, "lends": registry.lends}
             with unwrapped_parts(model):
                 program = trace(model, args, kwargs, self._tracer, device=where, **shapes)
             self._tracer = program.tracer  # what export could not trace once it is not asked for again

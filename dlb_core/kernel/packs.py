@@ -18,7 +18,7 @@ from dlb_core.errors import PackError
 from dlb_core.kernel.composites import Composite
 from dlb_core.kernel.kinds import Row
 from dlb_core.kernel.modes import Mode
-from dlb_core.kernel.registry import Pack, Registry, clashes
+from dlb_core.kernel.registry import Lend, Pack, Registry, clashes
 
 log = logging.getLogger("dlb")
 
@@ -50,6 +50,12 @@ class Hooks:
     def dlb_passes(self) -> list[Any]:  # type: ignore[empty-body]
         """Graph passes."""
 
+    @hookspec
+    def dlb_tracing(self) -> list[Lend]:  # type: ignore[empty-body]
+        """What stands in while torch.export traces a model: functions of the model that give a context manager. What
+        it changes it puts back; what it cannot take it refuses with a `TraceError`.
+        """
+
 
 HOOKS = tuple(name for name in vars(Hooks) if name.startswith("dlb_"))
 
@@ -63,10 +69,11 @@ class _Found:
     rows: list[Row] = dataclasses.field(default_factory=list)
     modes: list[Mode | Composite] = dataclasses.field(default_factory=list)
     passes: list[Any] = dataclasses.field(default_factory=list)
+    lends: list[Lend] = dataclasses.field(default_factory=list)
 
     def fail(self, reason: str) -> None:
         self.pack = dataclasses.replace(self.pack, status="failed", reason=reason)
-        self.rows, self.modes, self.passes = [], [], []
+        self.rows, self.modes, self.passes, self.lends = [], [], [], []
 
 
 def selection(names: Iterable[str], switch: str) -> set[str]:
@@ -128,6 +135,11 @@ def _collect(found: _Found, module: Any) -> None:
             if missing := [n for n in ("name", "order", "phase", "switch", "run") if not hasattr(graph_pass, n)]:
                 raise PackError(f"dlb_passes returned {graph_pass!r}, which lacks {', '.join(missing)}")
             found.passes.append(graph_pass)
+    for lends in manager.hook.dlb_tracing():
+        for lend in lends:
+            if not callable(lend):
+                raise PackError(f"dlb_tracing returned {lend!r}, which is no function of a model")
+            found.lends.append(lend)
 
 
 def load_registry(entries: Iterable[metadata.EntryPoint], *, switch: str = "", strict: bool = False) -> Registry:
@@ -168,6 +180,7 @@ def load_registry(entries: Iterable[metadata.EntryPoint], *, switch: str = "", s
         registry.add_rows(found.rows)
         registry.modes |= {mode.name: mode for mode in found.modes}
         registry.passes += found.passes
+        registry.lends += found.lends
     registry.passes.sort(key=lambda p: p.order)
     return registry
 

@@ -71,6 +71,7 @@ class Program:
     upper_bounds: Mapping[str, int] = field(default_factory=dict)  # symbol -> largest size the trace allows
     aliases: dict[str, str] = field(default_factory=dict)  # a node that a pass took out -> the one that answers
     modules: dict[str, str] = field(default_factory=dict)  # module path -> its last node, as traced
+    sites: dict[str, list[Any]] = field(default_factory=dict)  # by topic: parts of the graph that packs recognised
     tracer: str = "export"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from dlb_core.kernel.composites import AnyMode, Composite, as_a_whole
 from dlb_core.kernel.kinds import OpRule, Row
@@ -42,6 +43,9 @@ class Pack:
     n_passes: int = 0
 
 
+#: What a pack changes about a model while torch.export traces it: `lend(model)` is a context manager.
+Lend = Callable[[nn.Module], AbstractContextManager[None]]
+
 RowKey = tuple[str, str | None, tuple[torch.dtype, ...] | None, tuple[str, ...] | None]
 
 
@@ -58,6 +62,7 @@ class Registry:
     modes: dict[str, Mode | Composite] = field(default_factory=dict)
     passes: list[GraphPass] = field(default_factory=list)
     packs: list[Pack] = field(default_factory=list)
+    lends: list[Lend] = field(default_factory=list)
     _found: dict[tuple[Any, ...], Row | None] = field(default_factory=dict, repr=False)
 
     def extended(self, rows: Iterable[Row]) -> Registry:
@@ -66,7 +71,7 @@ class Registry:
         mine = {op: [r for r in known if all(r.op != m.op for m in more)] for op, known in self.rows.items()}
         for row in more:
             mine.setdefault(row.op, []).append(row)
-        return Registry(mine, self.modes, self.passes, self.packs)
+        return Registry(mine, self.modes, self.passes, self.packs, self.lends)
 
     def add_rows(self, rows: Iterable[Row]) -> None:
         """Adds rows that were checked for clashes; a row that `replaces` a pack's row takes its place."""

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -19,6 +19,7 @@ from dlb_core.errors import ExportError, TraceError
 from dlb_core.kernel.fakes import Fakes, standing_in
 from dlb_core.kernel.ops import traced_shape
 from dlb_core.kernel.program import Input, Parameter, Program, canonical_call, input_names
+from dlb_core.kernel.registry import Lend
 from dlb_core.kernel.surroundings import (
     as_found,
     check_module,
@@ -44,11 +45,13 @@ def trace_export(
     dynamic_shapes: Dynamic = "auto",
     device: torch.device | None = None,
     fakes: Fakes | None = None,
+    lends: Sequence[Lend] = (),
 ) -> Program:
     """A functional graph of ATen ops with named inputs and parameters.
 
     dynamic_shapes: ``"auto"`` (dimension 0; dimension 1 of integer inputs and their masks), None (fixed), or
-    input name -> dimensions to keep free beside the automatic ones. fakes: shape functions for some ops. The model, the
+    input name -> dimensions to keep free beside the automatic ones. fakes: shape functions for some ops. lends: what
+    packs change about the model meanwhile. The model, the
     examples and torch's settings are left as they were found. Raises `TraceError`.
     """
     with tracing(), standing_in(fakes or {}):
@@ -64,7 +67,10 @@ def trace_export(
             signature = inspect.signature(model.forward)
             args, kwargs = canonical_call(signature, args, kwargs)
             names = ["output_" if name == "output" else name for name in input_names(signature, args, kwargs)]
-            exported = _export(model, args, dict(kwargs), names, dynamic_shapes)
+            with contextlib.ExitStack() as lent:
+                for lend in lends:
+                    lent.enter_context(lend(model))
+                exported = _export(model, args, dict(kwargs), names, dynamic_shapes)
         try:
             exported = exported.run_decompositions({})
         except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from dlb_core.errors import ExportError
 from dlb_core.kernel.fakes import Fakes
 from dlb_core.kernel.program import Program
+from dlb_core.kernel.registry import Lend
 from dlb_core.kernel.surroundings import first_line
 from dlb_core.kernel.tape import trace_tape
 from dlb_core.kernel.trace import Dynamic, trace_export
@@ -29,6 +30,7 @@ def trace(
     dynamic_shapes: Dynamic = "auto",
     device: torch.device | None = None,
     fakes: Fakes | None = None,
+    lends: Sequence[Lend] = (),
 ) -> Program:
     """A program for a call; its `tracer` says who wrote it: ``export``, for other calls too, or ``tape``, for this one.
 
@@ -36,7 +38,8 @@ def trace(
     """
     if tracer != "tape":
         try:
-            return trace_export(model, args, kwargs, dynamic_shapes=dynamic_shapes, device=device, fakes=fakes)
+            shapes: dict[str, Any] = {"dynamic_shapes": dynamic_shapes, "fakes": fakes, "lends": lends}
+            return trace_export(model, args, kwargs, device=device, **shapes)
         except ExportError as error:
             if tracer == "export" or isinstance(model, ExportedProgram):
                 raise
