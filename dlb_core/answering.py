@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dlb_core.conditions import conditions
 from dlb_core.engine import Engine, Prediction, Start
+from dlb_core.experts import ExpertLayer
 from dlb_core.inside import inner_target
 from dlb_core.kernel.composites import AnyMode
 from dlb_core.kernel.facts import facts
@@ -91,6 +92,7 @@ class _Question:
         self.keep = keep
         self.through = through
         self.names = Naming(engine)
+        self.routing = engine.routing_of(prediction)
 
     @property
     def activations(self) -> Activations:
@@ -116,6 +118,7 @@ class _Question:
     ) -> Relevance:
         """One relevance pass, its results by name."""
         shapes = self.activations.shapes
+        routing = self.routing
         kept, ledgers = propagate(
             plan,
             self.activations,
@@ -125,9 +128,11 @@ class _Question:
             check=self.engine.check,
             input_names=self.engine.input_names,
             consume=consume,
-            through=conditions(self.through, self.engine.inside, plan, [*seeds], shapes),
+            through=conditions(self.through, self.engine.inside, plan, [*seeds], shapes, routing),
+            watch=routing.watch,
         )
-        return self._relevance(kept, ledgers, seeds, target, name, total)
+        experts = routing.read(kept, ledgers, self.several)
+        return self._relevance(kept, ledgers, seeds, target, name, total, experts)
 
     def along(
         self, mode: Bound, request: Request, made: Sequence[Sequence[Seed]], seeds: Seeds, target: Any
@@ -135,6 +140,9 @@ class _Question:
         """A mode at more than one point of the input's space."""
         if len(self.starts) > 1:
             raise ValueError(f"{mode.name} explains one output; the target names {len(self.starts)}")
+        chosen = [name for name, parts in (self.through or {}).items() if parts not in (True, None)]
+        if routed := [name for name in chosen if name in self.routing.layers]:
+            raise ValueError(f"through names experts of {routed[0]!r}: {mode.name} has points that may choose others")
         (start,), (found,), (slot,) = self.starts, made, seeds
         engine = self.engine
         _, plan = engine.plans_of(mode, self.starts)
@@ -165,6 +173,7 @@ class _Question:
         target: Any,
         mode: str,
         total: Relevance | None = None,
+        experts: dict[str, ExpertLayer] | None = None,
     ) -> Relevance:
         starting = tuple(seeds.values())
         leading = tuple(starting[0].shape[:1]) if self.several else ()
@@ -181,6 +190,7 @@ class _Question:
             resolve=self.names.key,
             why_not=self.names.why_not,
             part=self.names.part,
+            experts=experts if experts is not None or self.routing.layers else {},
         )
 
     def _stacked(self, parts: Sequence[Tensor]) -> Tensor:

@@ -21,6 +21,7 @@ SEEDS = ("multiplier", "logit", "probability")
 MODEL_TYPES = (None, "encoder", "decoder", "encoder-decoder")
 CHECKS = ("raise", "warn", "ends", "off")
 BIAS_POLICIES = ("absorb", "redistribute")
+ROUTERS = ("gate", "share")
 FAMILIES = ("decoder", "encoder", "vision transformer", "vision", "recurrent", "tabular")
 AUTO = "auto"  # the mode that suits the model's family
 TRACERS = ("auto", "export", "tape")

@@ -8,17 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlb_core.inside import Heads, Inside, in_range
+from dlb_core.inside import Heads, Inside, as_numbers, in_range
 from dlb_core.kernel.plan import Plan
 from dlb_core.kernel.through import Through, through
+from dlb_core.routing import Routing
 
 
 def conditions(
-    wanted: Mapping[str, Any] | None, inside: Inside, plan: Plan, starts: Sequence[int], shapes: Sequence[Any]
+    wanted: Mapping[str, Any] | None,
+    inside: Inside,
+    plan: Plan,
+    starts: Sequence[int],
+    shapes: Sequence[Any],
+    routing: Routing | None = None,
 ) -> Through | None:
     """What relevance from the slots `starts` has to pass; None for no condition.
 
     wanted: name of a node, module or input -> True or None (all of it), channels, or heads; see `DLBacktrace.explain`.
+    routing: how the call was routed; a layer of experts takes the numbers of experts.
     Raises ValueError for what is not there, and for a node that no relevance reaches.
     """
     if wanted is None:
@@ -32,6 +39,11 @@ def conditions(
         if parts is None or parts is True:
             node = inside.find(name)
             names[slots[node.name]] = inside.label(node)
+            continue
+        if routing is not None and name in routing.layers:
+            found = routing.masks(name, as_numbers(name, parts, "expert"), plan.dtype)
+            names |= dict.fromkeys(found, name)
+            masks |= {slot: masks[slot] * mask if slot in masks else mask for slot, mask in found.items()}
             continue
         node, axis, numbers = inside.parts(name, parts)
         slot = slots[node.name]

@@ -15,7 +15,7 @@ from dlb_core.inside import Heads, Inside, did_you_mean
 from dlb_core.kernel.axes import Axes
 from dlb_core.kernel.composites import AnyMode
 from dlb_core.kernel.layout import Layout
-from dlb_core.kernel.modes import BoundMode
+from dlb_core.kernel.modes import EVERY, BoundMode
 from dlb_core.kernel.plan import Plan, build_plan
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
@@ -23,6 +23,7 @@ from dlb_core.kernel.run import Activations, run_forward
 from dlb_core.kernel.thrift import thrift
 from dlb_core.outputs import Says, asked_outputs, choose_output, context_of, mask_names
 from dlb_core.paths import Bound
+from dlb_core.routing import Routing, slots_read
 from dlb_core.targets import Context, Targets
 
 
@@ -117,7 +118,7 @@ class Engine:
         split = mode.mode.splits if isinstance(mode, BoundMode) else None
         if split is None:
             return None, self.plan(mode, *nodes)
-        options = self.registry.mode(split).options
+        options = {*self.registry.mode(split).options, *EVERY}
         base = self.registry.bind(split, **{n: v for n, v in mode.options.items() if n in options})
         return self.plan(base, *nodes), self.plan(mode, *nodes)
 
@@ -142,12 +143,20 @@ class Engine:
         whole, plan = self.plans_of(mode, starts)
         once = whole is None
         read = thrift(plan).keep if once else plan.reads | (whole.reads if whole else frozenset())
-        return read | {self.layout.slots[start.node.name] for start in starts} | self._mask_slots(), once
+        more = {self.layout.slots[start.node.name] for start in starts} | slots_read(self.layout)
+        return read | more | self._mask_slots(), once
 
     def output_of(self, prediction: Prediction, index: int | None = None) -> Tensor:
         """An output (default: the explained one), divided by the temperature."""
         output: Tensor = prediction.activations.outputs[self.output_index if index is None else index]
         return output if prediction.temperature == 1.0 else output / prediction.temperature
+
+    def routing_of(self, prediction: Prediction) -> Routing:
+        """Which tokens went to which experts."""
+        done = prediction.activations
+        inputs = (done.shapes[self.layout.slots[name]] for name in self.input_names)
+        samples = next((shape[0] for shape in inputs if len(shape)), 1)
+        return Routing(self.layout, done.values, done.shapes, max(samples, 1))
 
     def value_at(self, prediction: Prediction, start: Start) -> Tensor:
         """The value that relevance starts from."""

@@ -119,15 +119,15 @@ def inner_target(target: Any, name: str, inside: Inside) -> Any:
     return where if axis.dim == 1 else (*[slice(None)] * (axis.dim - 1), where)
 
 
-def as_numbers(name: str, wanted: Any) -> tuple[int, ...]:
-    """Channels or heads as ints: one number, or several in any order; ValueError for anything else."""
+def as_numbers(name: str, wanted: Any, what: str = "channel or head") -> tuple[int, ...]:
+    """Channels, heads or experts as ints: one number, or several in any order; ValueError for anything else."""
     found: Any = wanted.tolist() if isinstance(wanted, Tensor) else wanted
     if isinstance(found, SupportsIndex) and not isinstance(found, bool):
         found = [found]
     plain = isinstance(found, Iterable) and not isinstance(found, (str, bytes, dict))
     numbers = list(found) if plain else []
     if not numbers or not all(isinstance(n, SupportsIndex) and not isinstance(n, bool) for n in numbers):
-        raise ValueError(f"{name}: {wanted!r} names no channel or head: give an int, or a list of at least one")
+        raise ValueError(f"{name}: {wanted!r} names no {what}: give an int, or a list of at least one")
     return tuple(operator.index(n) for n in numbers)
 
 

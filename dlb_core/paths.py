@@ -36,7 +36,10 @@ class Integrated:
 
     def bind(self, bind: Bind, options: Mapping[str, Any]) -> BoundPath:
         """This with the options of its mode settled."""
-        return BoundPath(self, _plain(bind(self.mode, **{**self.options, **options}), "integrated"))
+        settled = {**self.options, **options}
+        if settled.get("router") is not None:
+            raise ValueError("integrated: a router's weights have the share of their own change; leave router= out")
+        return BoundPath(self, _plain(bind(self.mode, **settled), "integrated"))
 
 
 @dataclass(frozen=True, repr=False)

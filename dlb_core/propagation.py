@@ -35,11 +35,13 @@ def propagate(
     input_names: Mapping[str, str],
     consume: bool = False,
     through: Through | None = None,
-) -> tuple[dict[int, Any], tuple[Ledger, ...]]:
+    watch: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
+) -> tuple[dict[Any, Any], tuple[Ledger, ...]]:
     """Relevance of the slots in `keep`, and one ledger per seed.
 
     seeds: relevance by slot, of the node's shape, with a leading axis over seeds if `several`. Several seeds run at
     once under vmap; a plan with data-dependent shapes runs them one by one. check: "raise", "warn", "ends", "off".
+    watch: see `run_relevance`.
     """
     choose("check", check, CHECKS)
     entries: list[Entry] = []
@@ -50,9 +52,8 @@ def propagate(
             books.relevance("seed", slot, r)
         # what is freed on the way is freed in a copy: the next seeds find all of it again
         own = copy.copy(activations) if several else activations
-        kept = run_relevance(
-            plan, own, seeds, keep=keep, books=books if check != "off" else None, consume=consume, through=through
-        )
+        about: dict[str, Any] = {"keep": keep, "consume": consume, "through": through, "watch": watch}
+        kept = run_relevance(plan, own, seeds, books=books if check != "off" else None, **about)
         entries[:] = books.entries
         return kept, books.stacked()
 

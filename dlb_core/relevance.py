@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from dlb_core.contrast import half_ledger, half_tensors
+from dlb_core.experts import ExpertLayer
 from dlb_core.kernel.axes import Axis
 from dlb_core.kernel.ledger import Ledger
 
@@ -35,11 +36,13 @@ class Relevance(Mapping[str, Any]):
         resolve: Callable[[str], str] = str,
         why_not: Callable[[str], str] = lambda name: "no relevance was kept for it",
         part: Callable[[str, str], tuple[str, int, Axis]] | None = None,
+        experts: Mapping[str, ExpertLayer] | None = None,
     ) -> None:
         self._tensors = MappingProxyType(dict(tensors))
         self._resolve = resolve
         self._why_not = why_not
         self._part = part
+        self._experts = experts
         self._inputs = inputs
         self.ledgers = ledgers
         self.several = several
@@ -66,9 +69,12 @@ class Relevance(Mapping[str, Any]):
         if self.total is None:
             raise AttributeError(f"mode {self.mode!r} has one map; mode='contrastive' has .positive and .negative")
         pairs = zip(self.total.ledgers, self.ledgers, strict=True)
+        ledgers = tuple(half_ledger(total, difference, sign) for total, difference in pairs)
+        whole = self.total.experts
+        experts = {name: layer.side(whole[name], sign, ledgers) for name, layer in self.experts.items()}
         return Relevance(
             {name: half_tensors(total, self._tensors[name], sign) for name, total in self.total.items()},
-            tuple(half_ledger(total, difference, sign) for total, difference in pairs),
+            ledgers,
             inputs=self._inputs,
             target=self.target,
             mode=self.mode,
@@ -76,7 +82,18 @@ class Relevance(Mapping[str, Any]):
             resolve=self._resolve,
             why_not=self._why_not,
             part=self._part,
+            experts=experts,
         )
+
+    @property
+    def experts(self) -> dict[str, ExpertLayer]:
+        """What each expert contributed, by layer, where relevance came to experts; empty for a model without.
+
+        Raises ValueError in modes along a path or over noise, where every point may choose other experts.
+        """
+        if self._experts is None:
+            raise ValueError(f"mode {self.mode!r} runs at several points, which may choose different experts")
+        return dict(self._experts)
 
     @property
     def inputs(self) -> dict[str, Any]:

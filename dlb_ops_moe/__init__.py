@@ -1,7 +1,7 @@
 """The pack for mixtures of experts: an op for routed experts, its rows, and how models are traced with it.
 
-`op.py` is the op, `rows.py` says what it and torch's grouped products are, `lending.py` puts it into a model while it is
-traced.
+`op.py` is the op, `rows.py` says what it and torch's grouped products are, `lending.py` puts it into a model while it
+is traced.
 """
 
 from __future__ import annotations

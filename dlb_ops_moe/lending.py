@@ -51,4 +51,5 @@ def _forward(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weight
     out = expert_linear(inner, top_k_index, self.down_proj, bias, self.is_transposed)
     if self.has_post_expert_norm:
         out = self.post_expert_norm(out)
-    return (out * top_k_weights.unsqueeze(-1)).sum(1).to(hidden_states.dtype)
+    made: Tensor = (out * top_k_weights.unsqueeze(-1)).sum(1).to(hidden_states.dtype)
+    return made

@@ -11,7 +11,7 @@ SCHEMA = "(Tensor x, Tensor index, Tensor weight, Tensor? bias=None, bool transp
 
 
 def _run(x: Tensor, index: Tensor, weight: Tensor, bias: Tensor | None = None, transposed: bool = False) -> Tensor:
-    """x [*rows, I], index [*rows] of experts, weight [E, O, I], or [E, I, O] if transposed, bias [E, O] -> [*rows, O]."""
+    """x [*rows, I], index [*rows] of experts, weight [E, O, I] ([E, I, O] transposed), bias [E, O] -> [*rows, O]."""
     maps = weight if transposed else weight.mT
     ids = index.reshape(-1)
     order = ids.argsort(stable=True)

@@ -252,7 +252,7 @@ from dlb_core.kernel.packs import registry
 from dlb_core.kernel.trace import trace_export
 found = registry()
 assert not (found.rows or found.modes or found.passes or found.loaded), found
-assert [(p.name, p.status) for p in found.packs] == [("builtin", "off")]
+assert "builtin" in [p.name for p in found.packs] and {p.status for p in found.packs} == {"off"}
 assert not any(name.startswith("dlb_ops") for name in sys.modules)
 model, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval(), torch.ones(2, 3)
 names = [node.name for node in trace_export(model, (x,), {}).graph.nodes if node.op == "call_function"]

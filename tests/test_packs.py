@@ -154,9 +154,10 @@ def test_dlb_packs_switches_packs(switch: str, on: set[str], packs: Site, monkey
     packs.add("two", "raise RuntimeError('only when loaded')" if "two" not in on else "")
     monkeypatch.setenv("DLB_PACKS", switch)
     registry = packs.registry()
-    assert set(registry.loaded) == on
+    here = {"builtin", "one", "two"}  # others may be installed beside them
+    assert set(registry.loaded) & here == on
     assert registry.failed == []
-    assert {pack.name for pack in registry.packs if pack.status == "off"} == {"builtin", "one", "two"} - on
+    assert {pack.name for pack in registry.packs if pack.status == "off"} & here == here - on
 
 
 def test_dlb_packs_refuses_a_name_that_is_no_pack(packs: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from dlb_core.kernel.modes import BoundMode, Mode, named, no_such_option
+from dlb_core.kernel.modes import EVERY, BoundMode, Mode, named, no_such_option
 from dlb_core.table import Table
 
 
@@ -150,9 +150,9 @@ class Composite:
                 raise ValueError(
                     f"composite {self.name!r}: {each.name!r} is no plain mode, so no part can be made of it"
                 )
-            more = {name: value for name, value in rest.items() if name in mode.options and name not in each.options}
+            more = {name: value for name, value in rest.items() if name in {*mode.options, *EVERY} - {*each.options}}
             bound.append((each, mode.bind(**{**more, **each.options})))
-        taken = {name for mode in modes for name in mode.options}
+        taken = {*EVERY, *(name for mode in modes for name in mode.options)}
         if unknown := sorted(set(rest) - taken):
             every = {name: value for mode in modes for name, value in mode.options.items()}
             raise no_such_option(self.name, unknown, {**every, **self.options})

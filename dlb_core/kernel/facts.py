@@ -29,6 +29,7 @@ class Facts:
     active: bool = False
     gate: bool = False
     gates: frozenset[str] = frozenset()
+    routers: frozenset[str] = frozenset()
     statistics: frozenset[str] = frozenset()
     source: fx.Node | None = None
     folded: tuple[str, ...] = ()

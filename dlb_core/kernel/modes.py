@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from dlb_core.choices import BIAS_POLICIES, choose
+from dlb_core.choices import BIAS_POLICIES, ROUTERS, choose
 from dlb_core.kernel.call import Shares
 
+#: Options that every mode has beside its own. router: does the router of experts receive what its weights are due?
+EVERY = frozenset({"router"})
 EPS = 1e-6  # the stabiliser of a mode that has no option of that name
 
 
@@ -71,11 +73,13 @@ class Mode:
 
     def bind(self, **options: Any) -> BoundMode:
         """This mode with its options settled; an option it does not have is a ValueError."""
-        if unknown := sorted(set(options) - set(self.options)):
+        if unknown := sorted(set(options) - set(self.options) - EVERY):
             raise no_such_option(self.name, unknown, self.options)
         settled = {**self.options, **options}
         if "bias" in settled:
             choose("bias", settled["bias"], BIAS_POLICIES)
+        if "router" in settled:
+            choose("router", settled["router"], ROUTERS)
         for name in ("eps", "tau"):
             value = settled.get(name)
             if value is not None and not (isinstance(value, (int, float)) and 0 < value < float("inf")):
@@ -113,6 +117,12 @@ class BoundMode:
         if name == "eps":  # every mode has one, so that a rule of a pack may divide in any of them
             return EPS
         raise AttributeError(f"mode {self.name!r} has no option {name!r}")
+
+    def withheld(self, gates: frozenset[str], routers: frozenset[str]) -> frozenset[str]:
+        """Which of a node's gates receive nothing in this mode; `routers` are those that choose experts."""
+        held = gates if self.gates else frozenset()
+        router = self.options.get("router")
+        return held if router is None else held | routers if router == "gate" else held - routers
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -90,6 +90,9 @@ class Plan:
 
 def build_plan(layout: Layout, registry: Registry, mode: AnyMode, ends: Iterable[fx.Node], dtype: torch.dtype) -> Plan:
     """Binds a rule to every node that relevance can reach from `ends`, walking back once."""
+    if mode.options.get("router") is not None and not any(facts(node).routers for node in layout.nodes):
+        option = f"router={mode.options['router']!r}"
+        raise ValueError(f"{option}: no loaded pack knows a router of experts in this model; see `dlb plugins`")
     places = survey(layout) if isinstance(mode, BoundComposite) else {}
     reached: set[fx.Node] = {node for node in ends if facts(node).active}
     steps: list[RelevanceStep] = []
@@ -120,7 +123,7 @@ def _bind(node: fx.Node, layout: Layout, registry: Registry, mode: BoundMode, dt
         sources = {"source": fact.source}
     else:
         sources = operand_nodes(node, declared)
-        silent = fact.statistics | (fact.gates if mode.gates else frozenset())
+        silent = fact.statistics | mode.withheld(fact.gates, fact.routers)
         active = frozenset(n for n, s in sources.items() if facts(s).active and n not in silent)
         row = for_complex(
             declared.narrow(Site(node, bound, active, silent, mode, registry, dtype, layout.program.device)), node

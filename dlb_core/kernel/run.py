@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -89,15 +89,16 @@ def run_relevance(
     consume: bool = False,
     through: Through | None = None,
     before: Activations | None = None,
-) -> dict[int, Any]:
+    watch: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
+) -> dict[Any, Any]:
     """One relevance pass: seeds by slot in, relevance by slot out for the slots in `keep`.
 
     books: where the sums go (None: no check). consume: the activations were kept by `thrift`, and each is freed
     after its last reader. through: what does not go on; it is booked under ``through:<node>``. before: the values one
-    point earlier, for a plan of differences.
+    point earlier, for a plan of differences. watch: slot -> what of its relevance is kept, under `watched(slot)`.
     """
     pending: dict[int, Any] = dict(seeds)
-    kept: dict[int, Any] = {}
+    kept: dict[Any, Any] = {}
     values = list(activations.values) if consume else activations.values
     if consume:
         activations.values = []
@@ -123,6 +124,8 @@ def run_relevance(
                 r = _masked(step.slot, r, through, books)
             if step.slot in keep:
                 kept[step.slot] = r
+            if watch is not None and step.slot in watch:
+                kept[watched(step.slot)] = watch[step.slot](r)
             about = (shapes, plan.dtype, device)
             call = Call(step.node, step.bound, step.slot, step.receivers, values, *about)
             if before is not None:
@@ -147,6 +150,11 @@ def run_relevance(
             if slot in keep:
                 kept[slot] = r
     return kept
+
+
+def watched(slot: int) -> tuple[str, int]:
+    """The key under which a pass keeps what was watched of a slot."""
+    return "watched", slot
 
 
 def _masked(slot: int, r: Any, through: Through, books: Books | None) -> Any:
