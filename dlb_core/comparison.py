@@ -121,11 +121,16 @@ def _compare(name: str, a: Tensor, b: Tensor, lead: int, top: int | None, differ
     if not 1 <= count <= features:
         raise ValueError(f"top={top}: input {name!r} has {features} features, choose from 1 .. {features}")
     return InputComparison(
-        rank_correlation=_correlation(_ranks(a), _ranks(b)),
+        rank_correlation=rank_correlation(a, b),
         overlap=_overlap(a, b, count),
         top=count,
         changes=_changes(_shares(a), _shares(b), shape, differences),
     )
+
+
+def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Spearman's, along the last dimension, 1 for the same order; NaN where all values of one are equal."""
+    return _correlation(_ranks(a), _ranks(b))
 
 
 def _ranks(x: Tensor) -> Tensor:

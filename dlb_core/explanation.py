@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import math
 import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dlb_core.comparison import Comparison, compare
-from dlb_core.errors import ExplanationFileError
 from dlb_core.kernel.ledger import Ledger, NodeEntry
 from dlb_core.relevance import Relevance
+from dlb_core.saved import TENSORS, Format
 from dlb_core.targets import Contrast, Query
 
 FORMAT = "dlb-explanation"
-FORMAT_VERSION = 1
-HEAD, TENSORS = "explanation.json", "tensors.safetensors"
+HEAD = "explanation.json"
+FILES = Format(FORMAT, 1, HEAD, "explanation")
+__all__ = ["FORMAT", "HEAD", "TENSORS", "Explanation"]
 
 
 @dataclass(frozen=True)
@@ -91,60 +85,23 @@ class Explanation:
         An earlier explanation in that folder is replaced; a folder with other things in it is refused
         (`FileExistsError`). Returns the folder.
         """
-        path = Path(folder)
-        if path.exists() and not _is_ours(path):
-            raise FileExistsError(f"{path} exists and is no explanation of ours: choose another folder")
-        work = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-        work.mkdir(parents=True)
-        try:
-            _write(self, work)
-            if path.exists():
-                shutil.rmtree(path)
-            work.rename(path)
-        except BaseException:
-            shutil.rmtree(work, ignore_errors=True)
-            raise
-        return path
+        return FILES.save(folder, *_written(self))
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Explanation:
         """Reads a saved explanation; nothing in the files is executed. Raises `ExplanationFileError`."""
-        path = Path(folder)
-        try:
-            head = json.loads((path / HEAD).read_text("utf-8"))
-        except FileNotFoundError:
-            raise ExplanationFileError(f"{path} holds no {HEAD}: it is no saved explanation") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ExplanationFileError(f"{path / HEAD} cannot be read: {error}") from None
-        if not isinstance(head, dict) or head.get("format") != FORMAT:
-            raise ExplanationFileError(f"{path / HEAD} is not a dlb explanation")
-        if head.get("version") != FORMAT_VERSION:
-            raise ExplanationFileError(
-                f"{path} was written in format version {head.get('version')!r}; this dlb reads {FORMAT_VERSION}"
-            )
-        tensors = _read_tensors(path / TENSORS, head.get("sha256"))
+        head, tensors = FILES.load(folder)
         try:
             return _rebuild(head, tensors)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ExplanationFileError(f"{path / HEAD} is incomplete: {type(error).__name__}: {error}") from None
+            raise FILES.incomplete(folder, error) from None
 
     def __str__(self) -> str:
         return f"mode {self.mode}, target {self.target}\n" + "\n".join(map(str, self.relevance.ledgers))
 
 
-def _is_ours(path: Path) -> bool:
-    """Is this an empty folder, or one that holds an earlier explanation and nothing else?"""
-    names = {entry.name for entry in path.iterdir()} if path.is_dir() and not path.is_symlink() else {"?"}
-    if not names:
-        return True
-    if not {HEAD} <= names <= {HEAD, TENSORS}:
-        return False
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return bool(json.loads((path / HEAD).read_text("utf-8")).get("format") == FORMAT)
-    return False
-
-
-def _write(explanation: Explanation, folder: Path) -> None:
+def _written(explanation: Explanation) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The head and the tensors of its files."""
     relevance = explanation.relevance
     flat: dict[str, Tensor] = {"output": explanation.output}
     entries: dict[str, int | None] = {}
@@ -156,11 +113,7 @@ def _write(explanation: Explanation, folder: Path) -> None:
             for i, part in enumerate(parts if parts is not None else (value,)):
                 flat[f"{kind}/{name}" if parts is None else f"{kind}/{name}/{i}"] = part
     target, targets = _encode(relevance.target, flat)
-    # written as bytes, so that the file has the permissions of any new file
-    (folder / TENSORS).write_bytes(save({k: v.detach().cpu().contiguous().clone() for k, v in flat.items()}))
     head = {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
         "mode": relevance.mode,
         "options": {k: v for k, v in explanation.options.items() if isinstance(v, (str, int, float, bool, type(None)))},
         "target": target,
@@ -170,9 +123,8 @@ def _write(explanation: Explanation, folder: Path) -> None:
         "entries": entries,
         "ledgers": [_ledger_out(ledger) for ledger in relevance.ledgers],
         "total_ledgers": [_ledger_out(ledger) for ledger in relevance.total.ledgers] if relevance.total else None,
-        "sha256": _digest(folder / TENSORS),
     }
-    (folder / HEAD).write_text(json.dumps(head, indent=1), "utf-8")
+    return head, flat
 
 
 def _encode(target: Any, flat: dict[str, Tensor]) -> tuple[Any, int]:
@@ -228,24 +180,6 @@ def _ledger_in(data: dict[str, Any]) -> Ledger:
     nodes = {name: NodeEntry(**{**entry, "modules": tuple(entry["modules"])}) for name, entry in by_node}
     tolerance = data.pop("tolerance")
     return Ledger(**data, by_node=nodes, tolerance=math.inf if tolerance is None else tolerance)
-
-
-def _read_tensors(path: Path, digest: Any) -> dict[str, Tensor]:
-    try:
-        if _digest(path) != digest:
-            raise ExplanationFileError(
-                f"{path} is not what was saved (truncated or changed): save the explanation again"
-            )
-        return dict(load_file(path))
-    except FileNotFoundError:
-        raise ExplanationFileError(f"{path} is missing: the explanation is incomplete") from None
-    except (SafetensorError, OSError) as error:
-        raise ExplanationFileError(f"{path} cannot be read: {error}") from None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _rebuild(head: dict[str, Any], tensors: Mapping[str, Tensor]) -> Explanation:
