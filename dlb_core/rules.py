@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dlb_core.experts import SITES, ExpertRows, ExpertSite
 from dlb_core.kernel.call import Call, Shares
 from dlb_core.kernel.composites import Composite, Part, part
 from dlb_core.kernel.facts import Facts, facts, operand_nodes
@@ -55,6 +56,7 @@ from dlb_core.kernel.unrolled import Cells, Unrolled
 from dlb_core.kernel.written import write
 
 __all__ = [
+    "SITES",
     "Accumulate",
     "AccumulateView",
     "Attention",
@@ -68,6 +70,8 @@ __all__ = [
     "Compound",
     "Constant",
     "Elementwise",
+    "ExpertRows",
+    "ExpertSite",
     "Facts",
     "Formula",
     "GraphPass",

@@ -22,8 +22,9 @@ class Facts:
     """What is known about a node.
 
     active: depends on an explained input. gate: its value weights something (softmax, sigmoid). gates: operands
-    that are gates beside a signal. statistics: operands that are a normaliser's statistic of the same source.
-    source: the node of which this one is a single elementwise function. folded: the nodes that a pass took into it.
+    that are gates beside a signal. routers: operands by which a router weighs what experts returned. statistics:
+    operands that are a normaliser's statistic of the same source. source: the node of which this one is a single
+    elementwise function. folded: the nodes that a pass took into it.
     """
 
     active: bool = False
