@@ -102,6 +102,7 @@ class DLBacktrace:
         self._example = args, kwargs
         self._engine = build(args, kwargs)
         self._last: tuple[Engine, Prediction] | None = None
+        self._experts: dict[str, Tensor] | None = None
 
     def register_layer(self, cls: type[nn.Module], rule: Row | Callable[[Call, Any, BoundMode], Shares]) -> None:
         """Gives a module class a rule: its nodes become one, here and in no other `DLBacktrace`.
@@ -114,7 +115,7 @@ class DLBacktrace:
         self._layers = [known for known in self._layers if known.op != op]
         self._layers.append(dataclasses.replace(row, op=op, pack="registered here"))
         self._engine = self._build(*self._example)
-        self._last = None
+        self._last = self._experts = None
 
     def predict(self, *inputs: Any, temperature: float = 1.0, **kwargs: Any) -> dict[str, NodeIO]:
         """Runs the model and keeps every activation for the evaluations that follow.
@@ -172,9 +173,11 @@ class DLBacktrace:
         bound = self._mode(mode, bias, mode_options)
         engine, prediction = self._last
         engine.check_versions(prediction)
-        return answer(
+        relevance = answer(
             engine, prediction, bound, request, targets=targets, through=through, keep="all", at=None, consume=False
         )
+        self._experts = {n: layer.relevance for n, layer in relevance.experts.items()} if relevance.routed else None
+        return relevance
 
     def explain(
         self,
@@ -225,6 +228,17 @@ class DLBacktrace:
         from dlb_core.graph_view import graph_view
 
         return graph_view(self._engine.layout, self._engine.registry, self.plan(mode))
+
+    @property
+    def all_layer_expert_relevance(self) -> dict[str, Tensor]:
+        """Of the last evaluation: layer of experts -> units by expert, [E] (several targets add a leading axis).
+
+        Empty for a model without experts; `relevance.experts` tells more. Raises RuntimeError before any evaluation,
+        and after one along a path or over noise, where every point may choose other experts.
+        """
+        if self._experts is None:
+            raise RuntimeError("no evaluation told experts apart: call evaluation(...) with a mode at one point first")
+        return dict(self._experts)
 
     @property
     def check(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,6 +149,33 @@ class ExpertLayer:
     def __repr__(self) -> str:
         samples, tokens, experts = self.by_token.shape[-3:]
         return f"ExpertLayer({self.name!r}, {experts} experts, {samples} samples of {tokens} tokens)"
+
+
+_TENSORS = ("by_token", "weight", "selected", "probability")
+
+
+def to_save(layers: Mapping[str, ExpertLayer], folder: str) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """Layers as data that JSON can hold, and their tensors by a path under `folder`."""
+    heads = [{"name": layer.name, "ways": dataclasses.asdict(layer.ways)} for layer in layers.values()]
+    parts = ((f"{folder}/{i}", layer) for i, layer in enumerate(layers.values()))
+    return heads, {f"{path}/{name}": getattr(layer, name) for path, layer in parts for name in _TENSORS}
+
+
+def from_saved(
+    heads: Sequence[Mapping[str, Any]],
+    folder: str,
+    tensors: Mapping[str, Tensor],
+    ledgers: tuple[Ledger, ...],
+    several: bool,
+) -> dict[str, ExpertLayer]:
+    """The layers that `to_save` wrote."""
+    found = {}
+    for i, head in enumerate(heads):
+        entry, *nodes = (head["ways"][f.name] for f in dataclasses.fields(Ways))
+        ways = Ways(entry, *map(tuple, nodes))
+        parts = {name: tensors[f"{folder}/{i}/{name}"] for name in _TENSORS}
+        found[head["name"]] = ExpertLayer(head["name"], **parts, ways=ways, ledgers=ledgers, several=several)
+    return found
 
 
 def _share(units: float, total: float) -> float | None:

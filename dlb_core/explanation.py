@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dlb_core.comparison import Comparison, compare
+from dlb_core.experts import ExpertLayer, from_saved, to_save
 from dlb_core.kernel.ledger import Ledger, NodeEntry
 from dlb_core.relevance import Relevance
 from dlb_core.saved import TENSORS, Format
@@ -70,6 +71,11 @@ class Explanation:
         return compare(self, other, top=top, differences=differences)
 
     @property
+    def experts(self) -> dict[str, ExpertLayer]:
+        """What each expert contributed, by layer; see `Relevance.experts`."""
+        return self.relevance.experts
+
+    @property
     def target(self) -> Any:
         """The target of each sample, as it was chosen."""
         return self.relevance.target
@@ -112,6 +118,11 @@ def _written(explanation: Explanation) -> tuple[dict[str, Any], dict[str, Tensor
             entries[name] = None if parts is None else len(parts)
             for i, part in enumerate(parts if parts is not None else (value,)):
                 flat[f"{kind}/{name}" if parts is None else f"{kind}/{name}/{i}"] = part
+    experts: dict[str, Any] = {}
+    for kind, one in (("relevance", relevance), ("total", relevance.total)):
+        if one is not None and one.routed:
+            experts[kind], more = to_save(one.experts, f"experts/{kind}")
+            flat |= more
     target, targets = _encode(relevance.target, flat)
     head = {
         "mode": relevance.mode,
@@ -121,6 +132,7 @@ def _written(explanation: Explanation) -> tuple[dict[str, Any], dict[str, Tensor
         "several": relevance.several,
         "inputs": list(relevance.inputs),
         "entries": entries,
+        "experts": experts if relevance.routed else None,
         "ledgers": [_ledger_out(ledger) for ledger in relevance.ledgers],
         "total_ledgers": [_ledger_out(ledger) for ledger in relevance.total.ledgers] if relevance.total else None,
     }
@@ -190,9 +202,17 @@ def _rebuild(head: dict[str, Any], tensors: Mapping[str, Tensor]) -> Explanation
         for name, count in head["entries"].items():
             path = f"{folder}/{name}"
             found[name] = tensors[path] if count is None else tuple(tensors[f"{path}/{i}"] for i in range(count))
+        books = tuple(_ledger_in(entry) for entry in ledgers)
+        layers = head.get("experts", {})
+        routed = (
+            None
+            if layers is None
+            else from_saved(layers.get(folder, []), f"experts/{folder}", tensors, books, head["several"])
+        )
         return Relevance(
             found,
-            tuple(_ledger_in(entry) for entry in ledgers),
+            books,
+            experts=routed,
             inputs=tuple(head["inputs"]),
             target=target,
             mode=head["mode"],

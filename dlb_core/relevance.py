@@ -96,6 +96,11 @@ class Relevance(Mapping[str, Any]):
         return dict(self._experts)
 
     @property
+    def routed(self) -> bool:
+        """Is it known what its experts contributed (also when there are none)?"""
+        return self._experts is not None
+
+    @property
     def inputs(self) -> dict[str, Any]:
         """Relevance of the explained inputs by name."""
         return {name: self._tensors[name] for name in self._inputs if name in self._tensors}

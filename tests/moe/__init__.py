@@ -1,0 +1,1 @@
+"""The pack for mixtures of experts."""
