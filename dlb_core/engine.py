@@ -16,6 +16,7 @@ from dlb_core.kernel.axes import Axes
 from dlb_core.kernel.composites import AnyMode
 from dlb_core.kernel.layout import Layout
 from dlb_core.kernel.modes import EVERY, BoundMode
+from dlb_core.kernel.ops import module_path
 from dlb_core.kernel.plan import Plan, build_plan
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
@@ -199,9 +200,9 @@ class Engine:
 
         def badness(node: fx.Node) -> int:
             value = values[self.layout.slots[node.name]]
-            if not isinstance(value, Tensor) or not value.is_floating_point():
-                return 0
-            return 2 if bool((value.isnan() | value.isposinf()).any()) else int(bool(value.isneginf().any()))
+            if isinstance(value, (tuple, list)):
+                return max((_badness(part) for part in value), default=0)
+            return _badness(value)
 
         node = self.output_node
         while worse := [n for n in node.all_input_nodes if badness(n) and n.name not in self.program.parameters]:
@@ -209,8 +210,16 @@ class Engine:
         weights = [self.program.parameters[n.name].name for n in node.all_input_nodes if badness(n)]
         what = "input" if node.op == "placeholder" else "node"
         name = self.input_names.get(node.name, node.name)
+        where = f" in module {path!r}" if (path := module_path(node)) else ""
         advice = f"its weight {weights[0]!r} is not finite" if weights else "look at what feeds it"
-        return f"the forward pass has NaN or infinite values, first at {what} {name!r}: {advice}"
+        return f"the forward pass has NaN or infinite values, first at {what} {name!r}{where}: {advice}"
+
+
+def _badness(value: Any) -> int:
+    """2 for NaN and infinity, 1 for minus infinity, which may be a mask, 0 for neither."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return 0
+    return 2 if bool((value.isnan() | value.isposinf()).any()) else int(bool(value.isneginf().any()))
 
 
 def _version(value: Any) -> int | None:

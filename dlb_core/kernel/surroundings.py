@@ -119,12 +119,20 @@ def own_failure(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
         with as_found(model), without_cache(model):
             model(*args, **kwargs)
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything, and we report it
-        told = f"{type(error).__name__}: {error}{place(error)}"
+        told = f"{type(error).__name__}: {error}{_in_module(model, error)}{place(error)}"
         return TraceError(f"the model itself fails on this input, before any tracing: {told}")
     finally:
         for one in saved:
             one.put_back()
     return None
+
+
+def _in_module(model: nn.Module, error: BaseException) -> str:
+    """The innermost module of the model that was running."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    frames = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    inside = [paths[id(one)] for one in frames if id(one) in paths]
+    return f"\n  in module {inside[-1]!r}" if inside and inside[-1] else ""
 
 
 def first_line(error: BaseException | None) -> str:

@@ -84,9 +84,7 @@ def test_how_the_router_chose(model: Net, dlb: DLBacktrace) -> None:
 
 @pytest.mark.parametrize("router", [None, "gate", "share"])
 @pytest.mark.parametrize("mode", MODES)
-def test_what_entered_reached_the_experts_or_an_account(
-    mode: str, router: str | None, dlb: DLBacktrace
-) -> None:
+def test_what_entered_reached_the_experts_or_an_account(mode: str, router: str | None, dlb: DLBacktrace) -> None:
     asked = options(mode) if router is None else {**options(mode), "router": router}
     found = dlb.explain(tokens(), mode=mode, target=[1, 2], **asked)
     maps = [found.relevance] if found.relevance.total is None else [found.positive, found.negative, found.relevance]
