@@ -44,6 +44,25 @@ def llama_512x8() -> tuple[nn.Module, tuple[Tensor, ...]]:
     return LlamaForCausalLM(config), (ids, torch.ones_like(ids))
 
 
+def olmoe_256x16() -> tuple[nn.Module, tuple[Tensor, ...]]:
+    from transformers import OlmoeConfig, OlmoeForCausalLM
+
+    config = OlmoeConfig(
+        hidden_size=256,
+        intermediate_size=128,
+        num_hidden_layers=16,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        num_experts=64,
+        num_experts_per_tok=8,
+        vocab_size=1000,
+        pad_token_id=0,
+        use_cache=False,
+    )
+    ids = torch.randint(1, 1000, (1, 128))
+    return OlmoeForCausalLM(config), (ids, torch.ones_like(ids))
+
+
 MODELS: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {
     "ResNet-18, 224 px, batch 4": resnet18,
     "BERT 768 x 12, 128 tokens, batch 2": bert_base,

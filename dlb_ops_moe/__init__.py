@@ -1,14 +1,19 @@
 """The pack for mixtures of experts: an op for routed experts, its rows, and how models are traced with it.
 
 `op.py` is the op, `rows.py` says what it and torch's grouped products are, `lending.py` puts it into a model while it
-is traced.
+is traced, `cases.py` has what `dlb check moe` tries.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from dlb_core.rules import Row, hookimpl
 from dlb_ops_moe.lending import Lend, lend_experts
 from dlb_ops_moe.rows import ROWS
+
+if TYPE_CHECKING:
+    from dlb_core.testing import Case
 
 DLB_API = 1
 
@@ -16,6 +21,12 @@ DLB_API = 1
 @hookimpl
 def dlb_rules() -> list[Row]:
     return [*ROWS]
+
+
+def DLB_CASES() -> list[Case]:
+    from dlb_ops_moe.cases import cases
+
+    return cases()
 
 
 @hookimpl

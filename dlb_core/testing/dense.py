@@ -122,7 +122,7 @@ def _linear(trial: Trial, bound: Bound, arguments: Arguments, r: Any) -> Expecte
     shared = oracle.linear(w, _flat(x), addend, _flat(r), _policy(trial), addend_receives=receives, fixed=fixed)
     expected = {row.x: shared.x.reshape(x.shape)}
     if row.bias is not None and receives:
-        expected[row.bias] = _lowered(bound, shared.addend, arguments, row.bias)
+        expected[row.bias] = _lowered(trial, shared.addend, arguments, row.bias)
     return expected
 
 
@@ -137,15 +137,15 @@ def _bilinear(trial: Trial, bound: Bound, arguments: Arguments, r: Any) -> Expec
         half = oracle.linear(w, _flat(x), addend, _flat(r) / 2, _policy(trial), addend_receives=receives)
         expected[name] = half.x.reshape(x.shape)
         if row.bias is not None and receives:
-            part = _lowered(bound, half.addend, arguments, row.bias)
+            part = _lowered(trial, half.addend, arguments, row.bias)
             expected[row.bias] = expected.get(row.bias, torch.zeros_like(part)) + part
     return expected
 
 
-def _lowered(bound: Bound, addend: Tensor, arguments: Arguments, bias: str) -> Tensor:
-    """What the bias gets at every output, summed back to its shape."""
-    lifted = bound.row.lift_bias(get(arguments, bias)) if isinstance(bound.row, Linear) else get(arguments, bias)
-    return sum_to(addend.reshape(bound.output.shape), lifted.shape).reshape(get(arguments, bias).shape)
+def _lowered(trial: Trial, addend: Tensor, arguments: Arguments, bias: str) -> Tensor:
+    """What the bias gets at every output, added up where it comes from: the op says what of it reaches which output."""
+    reaches, _ = _weights(trial, arguments, bias)
+    return ((reaches != 0).double().T @ addend).reshape(get(arguments, bias).shape)
 
 
 def _sum(trial: Trial, bound: Bound, arguments: Arguments, r: Any) -> Expected:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -68,6 +68,12 @@ def moving(call: Call) -> list[str]:
         several = isinstance(value, (list, tuple))
         named += [(f"{name}.{i}", part) for i, part in enumerate(value)] if several else [(name, value)]
     return [name for name, node in named if isinstance(node, fx.Node) and facts(node).active and is_active_dtype(node)]
+
+
+def steered(call: Call, names: Iterable[str]) -> bool:
+    """Do any of these, ids or masks that say which elements meet, differ between the points?"""
+    values = ((getattr(call, name), getattr(before(call), name)) for name in names)
+    return any(isinstance(a, Tensor) and not a.is_floating_point() and not torch.equal(a, b) for a, b in values)
 
 
 class Terms(SumView):
@@ -170,10 +176,23 @@ class Sharing:
         r = sum_to(r, self.call.shape(name))
         self._relevance[name] = self._relevance[name] + r if name in self._relevance else r
 
-    def divide(self, r: Tensor, terms: Mapping[str, Tensor], flows: Mapping[str, Flow] | None = None) -> Shares:
-        """R split between operands, and taken on to those whose addend is what a map made of their change."""
+    def divide(
+        self,
+        r: Tensor,
+        terms: Mapping[str, Tensor],
+        flows: Mapping[str, Flow] | None = None,
+        view: LinearView | None = None,
+    ) -> Shares:
+        """R split between operands, and taken on to those whose addend is what a map made of their change.
+
+        view: says where the bias lies, if there is one among them.
+        """
         for name, part in self.split(r, terms).items():
-            self.give(name, self.through(part, flows[name]) if flows and name in flows else part)
+            if flows and name in flows:
+                part = self.through(part, flows[name])
+            elif view is not None and name == view.row.bias:
+                part = view.lower_bias(part)
+            self.give(name, part)
         return self.shares()
 
     def shares(self) -> Shares:

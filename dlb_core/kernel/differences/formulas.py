@@ -20,6 +20,7 @@ from dlb_core.kernel.differences.changes import (
     masked_change,
     midway,
     moving,
+    steered,
 )
 from dlb_core.kernel.facts import facts
 from dlb_core.kernel.kinds import AccumulateView, Linear, LinearView, Move, NormaliseView, Share, SumView
@@ -54,10 +55,13 @@ def linear(view: Any, r: Tensor, mode: OfDifferences) -> Shares:
     call, row, may_move = view.call, view.row, moving(view.call)
     flow = Flow(row, call, changed(call, row.x, mode), view.weight)
     terms = {row.x: flow.output}
-    if not {row.weight, *row.reads}.isdisjoint(may_move):
-        x = getattr(before(call), row.x)
-        terms[HELD] = change(mode, *(row.apply(x, LinearView(row, at).weight, at) for at in (call, before(call))))
-    return Sharing(mode, call).divide(r, terms | _bias(view, mode, may_move), {row.x: flow})
+    if not {row.weight, *row.reads}.isdisjoint(may_move) or steered(call, row.reads):
+        x, at_both = getattr(before(call), row.x), [LinearView(row, at) for at in (call, before(call))]
+        terms[HELD] = change(mode, *(row.apply(x, at.weight, at.call) for at in at_both))
+        if row.bias_at is not None and row.bias not in may_move:  # its values are the same, but others are chosen
+            now, then = (at.bias for at in at_both)
+            terms[HELD] += 0 if now is None or then is None else change(mode, now, then)
+    return Sharing(mode, call).divide(r, terms | _bias(view, mode, may_move), {row.x: flow}, view)
 
 
 def bilinear(view: tuple[LinearView, LinearView], r: Tensor, mode: OfDifferences) -> Shares:
@@ -68,7 +72,7 @@ def bilinear(view: tuple[LinearView, LinearView], r: Tensor, mode: OfDifferences
         weight = midway(one.weight, LinearView(one.row, before(call)).weight)
         flows[one.name] = Flow(one.row, call, changed(call, one.row.x, mode), weight)
     terms = {name: flow.output for name, flow in flows.items()}
-    return Sharing(mode, call).divide(r, terms | _bias(view[0], mode, may_move), flows)
+    return Sharing(mode, call).divide(r, terms | _bias(view[0], mode, may_move), flows, view[0])
 
 
 def _bias(view: LinearView, mode: OfDifferences, may_move: Iterable[str]) -> dict[str, Tensor]:

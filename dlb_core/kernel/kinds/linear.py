@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from dlb_core.kernel.call import Call
@@ -61,8 +62,12 @@ class LinearView:
         value = None if self.row.bias is None else getattr(self.call, self.row.bias)
         if not isinstance(value, Tensor):
             return None
-        lifted, factor = self.row.lift_bias(value), self.row.bias_factor
+        lifted, factor = self._lift(value), self.row.bias_factor
         return lifted if factor is None else lifted * factor(self.call)
+
+    def _lift(self, bias: Tensor) -> Tensor:
+        at = self.row.bias_at
+        return bias.reshape(self.row.lifted(bias.shape)) if at is None else at(bias, self.call)
 
     @property
     def output(self) -> Tensor:
@@ -85,8 +90,16 @@ class LinearView:
             return {}, {}
         part = sum_to(s, bias.shape) * bias
         if self.row.bias in self.receivers:
-            return {self.row.bias: part.reshape(self.call.shape(self.row.bias))}, {}
+            return {self.row.bias: self.lower_bias(part)}, {}
         return {}, {self.row.bias: part.sum()}
+
+    def lower_bias(self, part: Tensor) -> Tensor:
+        """What lies where the bias was lifted to, or is broadcast to, added up in the bias's own shape."""
+        assert self.row.bias is not None
+        shape = self.call.shape(self.row.bias)
+        if self.row.bias_at is not None:
+            return vjp(self._lift, shape, part)
+        return sum_to(part, self.row.lifted(shape)).reshape(shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +109,12 @@ class Linear(Row):
     Where its arguments imply weights of both signs (bicubic, diff, fft), `weights(call)` computes them, so that
     a mode takes their magnitude as it takes a parameter's.
 
-    `bias_dim` is the output dimension, from the right, on which a one-dimensional bias lies; `factor(call)`
-    and `bias_factor(call)` what the op multiplies the map and the bias by (alpha=, beta=): they come with the
-    view's weight and bias, so `apply` leaves them out and magnitudes stay magnitudes. `magnitudes_only`: what
-    `weights` computes are factors of the weights, so only `abs` of it means something, and no half; so it is with a
-    number in place of weights.
+    `bias_dim` is the output dimension, from the right, on which a one-dimensional bias lies; a bias that is chosen by
+    an index `bias_at(bias, call)` lays out in the output's shape, every element a copy of one of the bias's.
+    `factor(call)` and `bias_factor(call)` are what the op multiplies the map and the bias by (alpha=, beta=): they
+    come with the view's weight and bias, so `apply` leaves them out and magnitudes stay magnitudes.
+    `magnitudes_only`: what `weights` computes are factors of the weights, so only `abs` of it means something, and no
+    half; so it is with a number in place of weights.
     """
 
     kind: ClassVar[str] = "linear"
@@ -112,6 +126,7 @@ class Linear(Row):
     transpose: Callable[[Tensor, Any, Call], Tensor] | None = None
     transpose_weight: Callable[[Tensor, Any, Call], Tensor] | None = None
     bias_dim: int = -1
+    bias_at: Callable[[Tensor, Call], Tensor] | None = None
     factor: Callable[[Call], Any] | None = None
     bias_factor: Callable[[Call], Any] | None = None
     magnitudes_only: bool = False
@@ -124,9 +139,9 @@ class Linear(Row):
     def carriers(self) -> tuple[str, ...]:
         return tuple(name for name in (self.x, self.weight, self.bias) if name)
 
-    def lift_bias(self, bias: Tensor) -> Tensor:
-        """The bias in a shape that broadcasts against the output."""
-        return bias if bias.dim() != 1 else bias.reshape(-1, *[1] * (-self.bias_dim - 1))
+    def lifted(self, shape: torch.Size) -> torch.Size:
+        """The shape in which a bias of this shape broadcasts against the output."""
+        return shape if len(shape) != 1 else torch.Size((*shape, *[1] * (-self.bias_dim - 1)))
 
     def narrow(self, site: Site) -> Row:
         if self.weight is None or self.weight not in site.receivers:
@@ -140,6 +155,7 @@ class Linear(Row):
             transpose_a=self.transpose,
             transpose_b=self.transpose_weight,
             bias_dim=self.bias_dim,
+            bias_at=self.bias_at,
             factor=self.factor,
             bias_factor=self.bias_factor,
         )
@@ -161,6 +177,7 @@ class Bilinear(Row):
     transpose_a: Callable[[Tensor, Any, Call], Tensor] | None = None
     transpose_b: Callable[[Tensor, Any, Call], Tensor] | None = None
     bias_dim: int = -1
+    bias_at: Callable[[Tensor, Call], Tensor] | None = None
     factor: Callable[[Call], Any] | None = None
     bias_factor: Callable[[Call], Any] | None = None
 
@@ -185,7 +202,7 @@ class Bilinear(Row):
         )
 
     def _rest(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("bias", "bias_dim", "factor", "bias_factor")}
+        return {name: getattr(self, name) for name in ("bias", "bias_dim", "bias_at", "factor", "bias_factor")}
 
     def narrow(self, site: Site) -> Row:
         if self.a in site.receivers and self.b in site.receivers:
