@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 from dlb_core.rules import Row, hookimpl
 from dlb_ops_moe.lending import Lend, lend_experts
+from dlb_ops_moe.profile import ExpertProfile
 from dlb_ops_moe.rows import ROWS
 
 if TYPE_CHECKING:
     from dlb_core.testing import Case
+
+__all__ = ["DLB_API", "ExpertProfile", "dlb_rules", "dlb_tracing"]
 
 DLB_API = 1
 

@@ -1,0 +1,111 @@
+"""What is added up for one layer of experts: a row for each group, a column for each expert."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from dlb_ops_moe.groups import Labelled
+
+
+@dataclass(frozen=True)
+class ExpertTotals:
+    """Sums over the tokens of each group.
+
+    relevance: of R, magnitude: of |R|, probability: of the router's (None where it has none), all [groups, experts]
+    float64. load: how many tokens chose the expert, [groups, experts] int64. tokens, samples: how many there were,
+    [groups] int64; a sample counts for every group of which it has a token.
+    """
+
+    relevance: Tensor
+    magnitude: Tensor
+    load: Tensor
+    tokens: Tensor
+    samples: Tensor
+    probability: Tensor | None = None
+
+    @property
+    def experts(self) -> int:
+        """How many experts the layer has."""
+        return self.relevance.shape[1]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, those that there are."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], prefix: str, groups: int) -> ExpertTotals:
+        """From tensors by name; KeyError for one that is missing, ValueError for one of another shape or dtype."""
+        names = [field.name for field in fields(cls) if field.name != "probability"]
+        found = {name: tensors[prefix + name] for name in names}
+        if (probability := tensors.get(f"{prefix}probability")) is not None:
+            found["probability"] = probability
+        experts = found["relevance"].shape[-1]
+        for name, tensor in found.items():
+            counts = name in ("load", "tokens", "samples")
+            shape = (groups,) if name in ("tokens", "samples") else (groups, experts)
+            if tuple(tensor.shape) != shape or tensor.dtype != (torch.int64 if counts else torch.float64):
+                raise ValueError(f"{prefix}{name} is {tensor.dtype} {list(tensor.shape)}")
+        return cls(**found)
+
+
+def totals_of(name: str, layer: Any, told: Labelled) -> ExpertTotals:
+    """Sums of one layer's `ExpertLayer` over the groups of its samples or tokens."""
+    by_token: Tensor = layer.by_token
+    if by_token.dim() != 3:
+        raise ValueError(
+            f"layer {name!r} has relevance of {by_token.shape[0]} targets at once (targets=[...]): a profile adds up "
+            "one target of each sample, so explain them one after the other"
+        )
+    codes = told.per_token(name, *by_token.shape[:2])
+    count, experts = len(told.labels), by_token.shape[2]
+    kept = codes >= 0
+    index = codes[kept]
+
+    def total(values: Tensor) -> Tensor:
+        return torch.zeros(count, experts, dtype=torch.float64).index_add_(0, index, values[kept])
+
+    r = by_token.detach().cpu().double()
+    probability: Tensor | None = layer.probability
+    present = torch.zeros(codes.shape[0], count, dtype=torch.int64)
+    present[kept.nonzero()[:, 0], index] = 1
+    return ExpertTotals(
+        relevance=total(r),
+        magnitude=total(r.abs()),
+        load=total(layer.selected.cpu().double()).long(),
+        tokens=index.bincount(minlength=count),
+        samples=present.sum(0),
+        probability=None if probability is None else total(probability.detach().cpu().double()),
+    )
+
+
+def aligned(totals: ExpertTotals, rows: Sequence[int], groups: int) -> ExpertTotals:
+    """The same sums with the group of each row at `rows`, among `groups`; the other groups have none."""
+    index = torch.tensor(rows, dtype=torch.int64)
+
+    def spread(tensor: Tensor) -> Tensor:
+        return tensor.new_zeros(groups, *tensor.shape[1:]).index_copy_(0, index, tensor)
+
+    return ExpertTotals(**{name: spread(tensor) for name, tensor in totals.tensors().items()})
+
+
+def added(name: str, one: ExpertTotals, other: ExpertTotals) -> ExpertTotals:
+    """Sums of both. Raises ValueError for layers of different kinds, naming the layer."""
+    if one.experts != other.experts:
+        raise ValueError(f"layer {name!r} has {one.experts} experts in one and {other.experts} in the other")
+    if (one.probability is None) != (other.probability is None):
+        raise ValueError(f"layer {name!r} has router probabilities in one and none in the other")
+    theirs = other.tensors()
+    return ExpertTotals(**{kind: tensor + theirs[kind] for kind, tensor in one.tensors().items()})
+
+
+def shared(amount: Tensor, size: Tensor) -> Tensor:
+    """Each row as shares of the sum of `size` over the experts; zeros where that is zero."""
+    whole = size.sum(-1, keepdim=True)
+    return amount / torch.where(whole == 0, 1, whole)

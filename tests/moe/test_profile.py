@@ -1,0 +1,412 @@
+"""`ExpertProfile`: what it adds up, in any order, from any form of groups; saved, merged, compared."""
+
+from __future__ import annotations
+
+import functools
+import json
+import operator
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from dlb_core import ExplanationFileError, saved
+from dlb_ops_moe import ExpertProfile
+from dlb_ops_moe.profile import OF
+
+HEAD, TENSORS = "profile.json", "tensors.safetensors"
+EXPERTS = {"layers.0.experts": 4, "layers.1.experts": 3}
+
+
+@dataclass
+class Layer:
+    """What a profile reads of an expert layer."""
+
+    by_token: Tensor
+    selected: Tensor
+    probability: Tensor | None
+
+
+@dataclass
+class Explained:
+    """What a profile reads of an explanation."""
+
+    experts: Mapping[str, Layer]
+    mode: str = "epsilon"
+
+
+def explained(samples: int, tokens: int, seed: int, **changes: Any) -> Explained:
+    """Random relevance of random choices, in tensors as a float32 model has them."""
+    random = torch.Generator().manual_seed(seed)
+    layers: dict[str, Layer] = {}
+    for name, experts in changes.pop("experts", EXPERTS).items():
+        probability = torch.rand(samples, tokens, experts, generator=random).softmax(-1)
+        selected = torch.zeros_like(probability).scatter(-1, probability.topk(2).indices, 1).bool()
+        r = torch.randn(samples, tokens, experts, generator=random) * selected
+        layers[name] = Layer(r, selected, probability)
+    return Explained(layers, **changes)
+
+
+def totals_by_hand(data: Sequence[tuple[Explained, list[list[Any]]]], name: str) -> dict[Any, dict[str, Any]]:
+    """Group -> what every kind of total is for it, counted token by token."""
+    found: dict[Any, dict[str, Any]] = {}
+    for one, groups in data:
+        layer = one.experts[name]
+        for b, row in enumerate(groups):
+            for group in {*row} - {None}:
+                found.setdefault(group, dict.fromkeys(("relevance", "magnitude", "load", "probability"), 0.0))
+                found[group]["samples"] = found[group].get("samples", 0) + 1
+            for t, group in enumerate(row):
+                if group is None:
+                    continue
+                mine = found[group]
+                mine["tokens"] = mine.get("tokens", 0) + 1
+                mine["relevance"] = mine["relevance"] + layer.by_token[b, t].double()
+                mine["magnitude"] = mine["magnitude"] + layer.by_token[b, t].double().abs()
+                mine["load"] = mine["load"] + layer.selected[b, t].long()
+                mine["probability"] = mine["probability"] + layer.probability[b, t].double()
+    return found
+
+
+def same(one: ExpertProfile, other: ExpertProfile) -> None:
+    assert (one.mode, one.groups, sorted(one.layers)) == (other.mode, other.groups, sorted(other.layers))
+    for name in one.layers:
+        theirs = other.totals(name).tensors()
+        for kind, tensor in one.totals(name).tensors().items():
+            torch.testing.assert_close(tensor, theirs[kind], rtol=1e-12, atol=1e-12, msg=lambda m, k=kind: f"{k}: {m}")
+
+
+LABELS = st.sampled_from([None, "noun", "verb", 0, 7, -3])
+
+
+@st.composite
+def data_sets(draw: st.DrawFn) -> list[tuple[Explained, list[list[Any]]]]:
+    """Explanations of any sizes, each with a label for each token."""
+    found = []
+    for _ in range(draw(st.integers(1, 4))):
+        samples, tokens = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+        groups = [[draw(LABELS) for _ in range(tokens)] for _ in range(samples)]
+        found.append((explained(samples, tokens, draw(st.integers(0, 99))), groups))
+    return found
+
+
+def profile_of(data: Sequence[tuple[Explained, Any]]) -> ExpertProfile:
+    profile = ExpertProfile()
+    for one, groups in data:
+        profile.add(one, groups)
+    return profile
+
+
+@given(data_sets(), st.randoms())
+@settings(max_examples=60, deadline=None)
+def test_the_totals_are_those_of_every_token_in_any_order_and_split(
+    data: list[tuple[Explained, list[list[Any]]]], random: random.Random
+) -> None:
+    whole = profile_of(data)
+    for name in EXPERTS:
+        expected = totals_by_hand(data, name)
+        assert set(whole.groups) == set(expected)
+        tensors = whole.totals(name).tensors()
+        for i, group in enumerate(whole.groups):
+            for kind, tensor in tensors.items():
+                torch.testing.assert_close(tensor[i], torch.as_tensor(expected[group][kind]).to(tensor), msg=kind)
+    shuffled = [*data]
+    random.shuffle(shuffled)
+    same(whole, profile_of(shuffled))
+    cut = random.randint(0, len(data))
+    same(whole, profile_of(shuffled[:cut]) + profile_of(shuffled[cut:]))
+    same(whole, functools.reduce(operator.add, [profile_of([one]) for one in data]))
+
+
+def test_all_groups_together_are_what_the_layers_say() -> None:
+    one = explained(3, 5, 1)
+    profile = profile_of([(one, ["a", "b", "a"])])
+    for name, layer in one.experts.items():
+        totals = profile.totals(name)
+        torch.testing.assert_close(totals.relevance.sum(0), layer.by_token.double().sum((0, 1)))
+        assert totals.load.sum(0).tolist() == layer.selected.sum((0, 1)).tolist()
+        assert totals.tokens.tolist() == [10, 5]
+        assert totals.samples.tolist() == [2, 1]
+
+
+FORMS: dict[str, Any] = {
+    "a list": [3, 5, 3],
+    "a tuple": (3, 5, 3),
+    "a tensor": torch.tensor([3, 5, 3]),
+    "an array": np.array([3, 5, 3], dtype=np.uint8),
+    "numbers of numpy": [np.int64(3), np.int32(5), np.int64(3)],
+    "numbers of torch": [torch.tensor(3), torch.tensor(5), torch.tensor(3)],
+    "by token": [[3, 3], [5, 5], [3, 3]],
+    "a tensor by token": torch.tensor([[3, 3], [5, 5], [3, 3]]),
+    "a list of tensors": [torch.tensor([3, 3]), torch.tensor([5, 5]), torch.tensor([3, 3])],
+    "an array by token": np.array([[3, 3], [5, 5], [3, 3]]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_every_form_of_groups(form: Any) -> None:
+    one = explained(3, 2, 2)
+    same(profile_of([(one, form)]), profile_of([(one, [3, 5, 3])]))
+
+
+def test_token_ids_become_kinds_by_a_mapping_or_a_function() -> None:
+    one, ids = explained(2, 3, 3), torch.tensor([[11, 12, 0], [12, 12, 11]])
+    expected = profile_of([(one, [["word", "mark", None], ["mark", "mark", "word"]])])
+    kinds = {11: "word", 12: "mark", 0: None}
+    for by in (kinds, kinds.get, {11: "word", 12: "mark"}.get):
+        profile = ExpertProfile()
+        profile.add(one, ids, by=by)
+        same(profile, expected)
+
+
+def test_shares_tables_and_the_top() -> None:
+    layer = Layer(
+        torch.tensor([[[3.0, -1, 0]], [[0, 0, 2]], [[1, 0, 0]]]),
+        torch.tensor([[[True, True, False]], [[False, True, True]], [[True, False, True]]]),
+        torch.tensor([[[0.5, 0.5, 0]], [[0, 0.25, 0.75]], [[0.5, 0.25, 0.25]]]),
+    )
+    profile = profile_of([(Explained({"moe": layer}), ["a", 1, "a"])])
+    assert profile.groups == (1, "a")
+    assert profile.share("moe").tolist() == [[0, 0, 1], [0.8, 0.2, 0]]
+    assert profile.share("moe", of="signed").tolist() == [[0, 0, 1], [0.8, -0.2, 0]]
+    assert profile.share("moe", of="load").tolist() == [[0, 0.5, 0.5], [0.5, 0.25, 0.25]]
+    assert profile.share("moe", of="probability").tolist() == [[0, 0.25, 0.75], [0.5, 0.375, 0.125]]
+    assert profile.top("moe", "a", 2) == [(0, pytest.approx(0.8)), (1, pytest.approx(0.2))]
+    assert profile.top("moe", "a", 2, of="signed") == [(0, pytest.approx(0.8)), (1, pytest.approx(-0.2))]
+    assert profile.table("moe").records() == [
+        {"group": 1, "tokens": 1, "0": 0.0, "1": 0.0, "2": 100.0},
+        {"group": "a", "tokens": 2, "0": 80.0, "1": 20.0, "2": 0.0},
+        {"group": "(all)", "tokens": 3, "0": 57.1, "1": 14.3, "2": 28.6},
+    ]
+    assert profile.table("moe").title == "moe: per cent of |relevance| by expert (mode epsilon)"
+    narrow = profile.table("moe", experts=1)
+    assert narrow.columns == ("group", "tokens", "0", "others")
+    assert [row[2:] for row in narrow] == [(0.0, 100.0), (80.0, 20.0), (57.1, 42.9)]
+    for of in OF:
+        assert len(profile.table("moe", of=of)) == 3
+
+
+def test_a_group_without_relevance_has_no_shares() -> None:
+    layer = Layer(torch.zeros(1, 1, 2), torch.ones(1, 1, 2, dtype=torch.bool), None)
+    profile = profile_of([(Explained({"moe": layer}), ["a"])])
+    assert profile.share("moe").tolist() == [[0, 0]]
+    assert profile.share("moe", of="load").tolist() == [[0.5, 0.5]]
+    with pytest.raises(ValueError, match="'moe': its router has no probabilities"):
+        profile.share("moe", of="probability")
+
+
+def test_only_some_layers() -> None:
+    encoder_decoder = Explained(
+        {**explained(2, 5, 1).experts, "decoder": explained(2, 3, 2).experts["layers.0.experts"]}
+    )
+    profile = ExpertProfile(["decoder"])
+    profile.add(encoder_decoder, [["x", "y", "x"], ["y", "y", None]])
+    assert profile.layers == ("decoder",)
+    with pytest.raises(ValueError, match=r"there is no expert layer 'decodr': choose from \['layers.0"):
+        ExpertProfile(["decodr"]).add(encoder_decoder, ["x", "y"])
+
+
+BAD: dict[str, tuple[Any, Any, str]] = {
+    "too few": ({}, ["a"], "groups: 1 for the 2 samples of layer 'layers.0.experts'"),
+    "too many": ({}, ["a", "b", "c"], "groups: 3 for the 2 samples"),
+    "none": ({}, [], "groups: 0 for the 2 samples"),
+    "too few tokens": ({}, [["a"], ["b"]], "groups: 1 tokens in a sample, and layer 'layers.0.experts' has 3"),
+    "uneven": ({}, [["a", "a", "a"], ["b"]], "1 to 3 labels in a sample; give None where there is no token"),
+    "mixed": ({}, ["a", ["b", "b", "b"]], "a label for every sample, or a list of labels for every sample"),
+    "a word": ({}, "ab", "give a list with a label for each sample"),
+    "a number": ({}, 3, "give a list with a label for each sample"),
+    "a scalar": ({}, torch.tensor(3), "give a list with a label for each sample"),
+    "fractions": ({}, torch.tensor([0.5, 1.0]), "0.5 is no group: a group is a str or an int"),
+    "flags": ({}, [True, False], "(True|False) is no group"),
+    "too deep": ({}, torch.zeros(2, 3, 1).long(), r"\[0\] inside a sample"),
+    "other layers": ({"experts": {"layers.7.experts": 4}}, ["a", "b"], "expert layers .*layers.0.*layers.7"),
+    "other experts": ({"experts": {**EXPERTS, "layers.0.experts": 8}}, ["a", "b"], "has 4 experts in one and 8"),
+    "no layers": ({"experts": {}}, ["a", "b"], "this explanation has no expert layers"),
+    "another mode": ({"mode": "default"}, ["a", "b"], "mode 'epsilon' and one of 'default'"),
+}
+
+
+@pytest.mark.parametrize(("changes", "groups", "says"), BAD.values(), ids=BAD)
+def test_what_does_not_fit_is_refused_and_nothing_is_added(changes: Any, groups: Any, says: str) -> None:
+    before = [(explained(2, 3, 1), ["a", "b"])]
+    profile = profile_of(before)
+    with pytest.raises(ValueError, match=says):
+        profile.add(explained(2, 3, 2, **changes), groups)
+    same(profile, profile_of(before))
+
+
+def test_other_refusals() -> None:
+    profile = profile_of([(explained(2, 3, 1), ["a", "b"])])
+    several = explained(2, 3, 1)
+    for layer in several.experts.values():
+        layer.by_token = layer.by_token.expand(5, *layer.by_token.shape)
+    with pytest.raises(ValueError, match=r"5 targets at once .* one after the other"):
+        profile.add(several, ["a", "b"])
+    without = explained(2, 3, 1)
+    without.experts["layers.1.experts"].probability = None
+    with pytest.raises(ValueError, match="has router probabilities in one and none in the other"):
+        profile.add(without, ["a", "b"])
+    with pytest.raises(ValueError, match="by= says nothing of 'b'"):
+        profile.add(explained(2, 3, 1), ["a", "b"], by={"a": "x"})
+    with pytest.raises(ValueError, match="of='weight': choose from relevance, signed, load, probability"):
+        profile.share("layers.0.experts", of="weight")
+    with pytest.raises(KeyError, match="the expert layers of this profile are"):
+        profile.table("layers.9.experts")
+    with pytest.raises(KeyError, match="the groups of this profile are"):
+        profile.top("layers.0.experts", "c")
+    with pytest.raises(TypeError):
+        profile + 3  # type: ignore[operator]
+
+
+def test_two_profiles_compared() -> None:
+    one = profile_of([(explained(3, 6, 1), ["a", "b", "c"])])
+    other = profile_of([(explained(3, 6, 2, mode="default"), ["b", "d", "a"])])
+    found = one.compare(other)
+    assert found.groups == ("a", "b")
+    assert found.only == (("c",), ("d",))
+    for name, layer in found.layers.items():
+        for i, group in enumerate(found.groups):
+            a, b = (p.share(name)[p.groups.index(group)] for p in (one, other))
+            assert float(layer.distance[i]) == pytest.approx(float((a - b).clamp_min(0).sum()))
+            assert float(layer.rank_correlation[i]) == pytest.approx(spearmanr(a, b).statistic)
+    assert [row[0] for row in found.table()] == list(EXPERTS)
+    assert "means over 2 groups" in str(found)
+    itself = one.compare(one)
+    assert all(float(layer.distance.max()) == 0 for layer in itself.layers.values())
+    assert all(layer.rank_correlation.tolist() == pytest.approx([1, 1, 1]) for layer in itself.layers.values())
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    one = profile_of([(explained(2, 3, 1), ["a", "b"])])
+    with pytest.raises(ValueError, match="no group in both"):
+        one.compare(profile_of([(explained(2, 3, 1), [1, 2])]))
+    with pytest.raises(ValueError, match="4 experts in one and 8 in the other"):
+        one.compare(profile_of([(explained(2, 3, 1, experts={**EXPERTS, "layers.0.experts": 8}), ["a", "b"])]))
+    with pytest.raises(ValueError, match="one has the expert layers"):
+        one.compare(profile_of([(explained(2, 3, 1, experts={"moe": 4}), ["a", "b"])]))
+
+
+def test_nothing_in_common_is_a_distance_of_one() -> None:
+    chosen = torch.ones(1, 1, 3, dtype=torch.bool)
+
+    def carried(*r: float) -> ExpertProfile:
+        return profile_of([(Explained({"moe": Layer(torch.tensor([[r]]), chosen, None)}), ["a"])])
+
+    def distance(one: ExpertProfile, other: ExpertProfile) -> float:
+        return float(one.compare(other).layers["moe"].distance)
+
+    assert distance(carried(1, 0, 0), carried(0, 2, 2)) == 1
+    assert distance(carried(1, 0, 0), carried(0, 0, 0)) == 1
+    assert distance(carried(0, 0, 0), carried(0, 0, 0)) == 0
+    assert distance(carried(1, 1, 0), carried(2, 0, 0)) == 0.5
+
+
+@pytest.fixture
+def profile() -> ExpertProfile:
+    return profile_of([(explained(3, 2, 5), ["a", 4, "b"])])
+
+
+def test_what_is_saved_is_loaded(profile: ExpertProfile, tmp_path: Path) -> None:
+    folder = profile.save(tmp_path / "deep" / "it")
+    assert sorted(entry.name for entry in folder.iterdir()) == [HEAD, TENSORS]
+    loaded = ExpertProfile.load(folder)
+    same(profile, loaded)
+    assert loaded.layers == profile.layers
+    assert str(loaded.table("layers.0.experts")) == str(profile.table("layers.0.experts"))
+    more = (explained(1, 2, 6), ["c"])
+    loaded.add(*more)
+    profile.add(*more)
+    same(profile, loaded)
+    profile.save(folder)
+    same(profile, ExpertProfile.load(folder))
+
+
+def test_a_profile_of_nothing_is_saved_and_adds_nothing(profile: ExpertProfile, tmp_path: Path) -> None:
+    nothing = ExpertProfile.load(ExpertProfile().save(tmp_path / "it"))
+    assert (nothing.layers, nothing.groups, nothing.mode) == ((), (), None)
+    same(
+        sum([profile, profile_of([(explained(1, 2, 6), ["c"])])], nothing),
+        profile_of([(explained(3, 2, 5), ["a", 4, "b"]), (explained(1, 2, 6), ["c"])]),
+    )
+
+
+def test_a_foreign_folder_is_never_replaced(profile: ExpertProfile, tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "thesis.txt").write_text("years")
+    with pytest.raises(FileExistsError, match="no expert profile of ours: choose another folder"):
+        profile.save(tmp_path / "theirs")
+    assert [entry.name for entry in (tmp_path / "theirs").iterdir()] == ["thesis.txt"]
+
+
+def test_a_failure_while_saving_leaves_the_earlier_profile(
+    profile: ExpertProfile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile.save(tmp_path / "it")
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(saved.Path, "write_text", full)
+    with pytest.raises(OSError, match="no space left"):
+        (profile + profile).save(tmp_path / "it")
+    monkeypatch.undo()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["it"]
+    same(profile, ExpertProfile.load(tmp_path / "it"))
+
+
+def test_a_damaged_or_foreign_folder_is_refused_with_its_reason(profile: ExpertProfile, tmp_path: Path) -> None:
+    def refused(says: str) -> None:
+        with pytest.raises(ExplanationFileError, match=says):
+            ExpertProfile.load(folder)
+        profile.save(folder)
+
+    folder = profile.save(tmp_path / "it")
+    head, tensors = folder / HEAD, folder / TENSORS
+    tensors.write_bytes(tensors.read_bytes()[:-8])
+    refused("not what was saved .*save the expert profile again")
+    tensors.unlink()
+    refused("tensors.safetensors is missing")
+    head.write_text(head.read_text()[:80])
+    with pytest.raises(ExplanationFileError, match=r"profile.json cannot be read"):
+        ExpertProfile.load(folder)
+    for entry in (head, tensors):
+        entry.unlink()
+    profile.save(folder)
+    for change, says in {
+        "version": "format version 99; this dlb reads 1",
+        "format": "is not a dlb expert profile",
+    }.items():
+        head.write_text(json.dumps({**json.loads(head.read_text()), change: 99}))
+        with pytest.raises(ExplanationFileError, match=says):
+            ExpertProfile.load(folder)
+        for entry in (head, tensors):
+            entry.unlink()
+        profile.save(folder)
+
+
+WRONG: list[Any] = [None, [], {}, 1, "x", [1], ["a", 1], [1, "a", "a"], {"a": 1}, [[1]], [None]]
+
+
+@pytest.mark.parametrize("field", ["mode", "groups", "layers", "sha256"])
+def test_a_head_with_a_wrong_field_is_refused(field: str, profile: ExpertProfile, tmp_path: Path) -> None:
+    folder = profile.save(tmp_path / "it")
+    head = json.loads((folder / HEAD).read_text())
+    for value in WRONG:
+        (folder / HEAD).write_text(json.dumps({**head, field: value}))
+        if field == "mode" and value == "x":
+            assert ExpertProfile.load(folder).mode == "x"  # a name like any other
+            continue
+        with pytest.raises(ExplanationFileError):
+            ExpertProfile.load(folder)
+    (folder / HEAD).write_text(json.dumps({name: value for name, value in head.items() if name != field}))
+    with pytest.raises(ExplanationFileError):
+        ExpertProfile.load(folder)
