@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from dlb_ops_moe.groups import By, Label, in_order, labelled
 from dlb_ops_moe.totals import ExpertTotals, added, aligned, shared, totals_of
 
 if TYPE_CHECKING:
+    from dlb_core.experts import ExpertLayer
     from dlb_core.explanation import Explanation
     from dlb_core.relevance import Relevance
     from dlb_ops_moe.comparison import ProfileComparison
@@ -79,7 +80,7 @@ class ExpertProfile:
         """How each group's total lies over the experts, [groups, experts] float64; a row without any is zeros.
 
         of: "relevance" (|R| summed over tokens), "signed" (R, as a share of the same |R|), "load" (how often chosen) or
-        "probability" (the router's, chosen or not).
+        "probability" (the router's).
         """
         return shared(*self._parts(layer, of))
 
@@ -177,10 +178,11 @@ class ExpertProfile:
     def _take(self, other: ExpertProfile) -> None:
         self._mode, self._groups, self._totals = other._mode, other._groups, dict(other._totals)
 
-    def _chosen(self, explained: Explanation | Relevance) -> dict[str, Any]:
-        found: Mapping[str, Any] = getattr(explained, "experts", None) or {}
+    def _chosen(self, explained: Explanation | Relevance) -> dict[str, ExpertLayer]:
+        relevance: Any = getattr(explained, "relevance", explained)
+        found: dict[str, ExpertLayer] = relevance.experts
         if not found:
-            raise ValueError("this explanation has no expert layers: the model has none that dlb knows (dlb plugins)")
+            raise ValueError("this explanation has no expert layers: relevance came to none that dlb recognised")
         if self._wanted is None:
             return dict(found)
         if missing := [name for name in self._wanted if name not in found]:
@@ -192,12 +194,10 @@ class ExpertProfile:
         totals = self.totals(layer)
         if of not in OF:
             raise ValueError(f"of={of!r}: choose from {', '.join(OF)}")
-        if of == "probability" and totals.probability is None:
-            raise ValueError(f"{layer!r}: its router has no probabilities, only weights for the experts that it chose")
-        named = {"relevance": totals.magnitude, "signed": totals.relevance, "load": totals.load.double()}
-        amount = named.get(of, totals.probability)
-        assert amount is not None
-        return amount, totals.magnitude if of == "signed" else amount
+        if of == "signed":
+            return totals.relevance, totals.magnitude
+        named = {"relevance": totals.magnitude, "load": totals.load.double(), "probability": totals.probability}
+        return named[of], named[of]
 
 
 _TITLES = {

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from dlb_core.experts import ExpertLayer
     from dlb_ops_moe.groups import Labelled
 
 
@@ -17,17 +18,17 @@ if TYPE_CHECKING:
 class ExpertTotals:
     """Sums over the tokens of each group.
 
-    relevance: of R, magnitude: of |R|, probability: of the router's (None where it has none), all [groups, experts]
-    float64. load: how many tokens chose the expert, [groups, experts] int64. tokens, samples: how many there were,
-    [groups] int64; a sample counts for every group of which it has a token.
+    relevance: of R, magnitude: of |R|, probability: of the router's, all [groups, experts] float64. load: how many
+    tokens chose the expert, [groups, experts] int64. tokens, samples: how many there were, [groups] int64; a sample
+    counts for every group of which it has a token.
     """
 
     relevance: Tensor
     magnitude: Tensor
+    probability: Tensor
     load: Tensor
     tokens: Tensor
     samples: Tensor
-    probability: Tensor | None = None
 
     @property
     def experts(self) -> int:
@@ -35,17 +36,13 @@ class ExpertTotals:
         return self.relevance.shape[1]
 
     def tensors(self) -> dict[str, Tensor]:
-        """By name, those that there are."""
-        named = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
+        """By name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], prefix: str, groups: int) -> ExpertTotals:
         """From tensors by name; KeyError for one that is missing, ValueError for one of another shape or dtype."""
-        names = [field.name for field in fields(cls) if field.name != "probability"]
-        found = {name: tensors[prefix + name] for name in names}
-        if (probability := tensors.get(f"{prefix}probability")) is not None:
-            found["probability"] = probability
+        found = {field.name: tensors[prefix + field.name] for field in fields(cls)}
         experts = found["relevance"].shape[-1]
         for name, tensor in found.items():
             counts = name in ("load", "tokens", "samples")
@@ -55,9 +52,9 @@ class ExpertTotals:
         return cls(**found)
 
 
-def totals_of(name: str, layer: Any, told: Labelled) -> ExpertTotals:
+def totals_of(name: str, layer: ExpertLayer, told: Labelled) -> ExpertTotals:
     """Sums of one layer's `ExpertLayer` over the groups of its samples or tokens."""
-    by_token: Tensor = layer.by_token
+    by_token = layer.by_token
     if by_token.dim() != 3:
         raise ValueError(
             f"layer {name!r} has relevance of {by_token.shape[0]} targets at once (targets=[...]): a profile adds up "
@@ -72,7 +69,6 @@ def totals_of(name: str, layer: Any, told: Labelled) -> ExpertTotals:
         return torch.zeros(count, experts, dtype=torch.float64).index_add_(0, index, values[kept])
 
     r = by_token.detach().cpu().double()
-    probability: Tensor | None = layer.probability
     present = torch.zeros(codes.shape[0], count, dtype=torch.int64)
     present[kept.nonzero()[:, 0], index] = 1
     return ExpertTotals(
@@ -81,7 +77,7 @@ def totals_of(name: str, layer: Any, told: Labelled) -> ExpertTotals:
         load=total(layer.selected.cpu().double()).long(),
         tokens=index.bincount(minlength=count),
         samples=present.sum(0),
-        probability=None if probability is None else total(probability.detach().cpu().double()),
+        probability=total(layer.probability.detach().cpu().double()),
     )
 
 
@@ -99,8 +95,6 @@ def added(name: str, one: ExpertTotals, other: ExpertTotals) -> ExpertTotals:
     """Sums of both. Raises ValueError for layers of different kinds, naming the layer."""
     if one.experts != other.experts:
         raise ValueError(f"layer {name!r} has {one.experts} experts in one and {other.experts} in the other")
-    if (one.probability is None) != (other.probability is None):
-        raise ValueError(f"layer {name!r} has router probabilities in one and none in the other")
     theirs = other.tensors()
     return ExpertTotals(**{kind: tensor + theirs[kind] for kind, tensor in one.tensors().items()})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import operator
@@ -20,6 +21,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from dlb_core import ExplanationFileError, saved
+from dlb_core.experts import ExpertLayer, Ways
 from dlb_ops_moe import ExpertProfile
 from dlb_ops_moe.profile import OF
 
@@ -27,32 +29,28 @@ HEAD, TENSORS = "profile.json", "tensors.safetensors"
 EXPERTS = {"layers.0.experts": 4, "layers.1.experts": 3}
 
 
-@dataclass
-class Layer:
-    """What a profile reads of an expert layer."""
-
-    by_token: Tensor
-    selected: Tensor
-    probability: Tensor | None
+def expert_layer(by_token: Tensor, selected: Tensor, probability: Tensor) -> ExpertLayer:
+    """A layer that says these numbers."""
+    return ExpertLayer("", by_token, probability * selected, selected, probability, Ways("", (), (), ()), ())
 
 
 @dataclass
 class Explained:
     """What a profile reads of an explanation."""
 
-    experts: Mapping[str, Layer]
+    experts: Mapping[str, ExpertLayer]
     mode: str = "epsilon"
 
 
 def explained(samples: int, tokens: int, seed: int, **changes: Any) -> Explained:
     """Random relevance of random choices, in tensors as a float32 model has them."""
     random = torch.Generator().manual_seed(seed)
-    layers: dict[str, Layer] = {}
+    layers: dict[str, ExpertLayer] = {}
     for name, experts in changes.pop("experts", EXPERTS).items():
         probability = torch.rand(samples, tokens, experts, generator=random).softmax(-1)
         selected = torch.zeros_like(probability).scatter(-1, probability.topk(2).indices, 1).bool()
         r = torch.randn(samples, tokens, experts, generator=random) * selected
-        layers[name] = Layer(r, selected, probability)
+        layers[name] = expert_layer(r, selected, probability)
     return Explained(layers, **changes)
 
 
@@ -169,7 +167,7 @@ def test_token_ids_become_kinds_by_a_mapping_or_a_function() -> None:
 
 
 def test_shares_tables_and_the_top() -> None:
-    layer = Layer(
+    layer = expert_layer(
         torch.tensor([[[3.0, -1, 0]], [[0, 0, 2]], [[1, 0, 0]]]),
         torch.tensor([[[True, True, False]], [[False, True, True]], [[True, False, True]]]),
         torch.tensor([[[0.5, 0.5, 0]], [[0, 0.25, 0.75]], [[0.5, 0.25, 0.25]]]),
@@ -196,12 +194,10 @@ def test_shares_tables_and_the_top() -> None:
 
 
 def test_a_group_without_relevance_has_no_shares() -> None:
-    layer = Layer(torch.zeros(1, 1, 2), torch.ones(1, 1, 2, dtype=torch.bool), None)
+    layer = expert_layer(torch.zeros(1, 1, 2), torch.ones(1, 1, 2, dtype=torch.bool), torch.zeros(1, 1, 2))
     profile = profile_of([(Explained({"moe": layer}), ["a"])])
     assert profile.share("moe").tolist() == [[0, 0]]
     assert profile.share("moe", of="load").tolist() == [[0.5, 0.5]]
-    with pytest.raises(ValueError, match="'moe': its router has no probabilities"):
-        profile.share("moe", of="probability")
 
 
 def test_only_some_layers() -> None:
@@ -247,14 +243,10 @@ def test_what_does_not_fit_is_refused_and_nothing_is_added(changes: Any, groups:
 def test_other_refusals() -> None:
     profile = profile_of([(explained(2, 3, 1), ["a", "b"])])
     several = explained(2, 3, 1)
-    for layer in several.experts.values():
-        layer.by_token = layer.by_token.expand(5, *layer.by_token.shape)
+    for name, layer in several.experts.items():
+        several.experts[name] = dataclasses.replace(layer, by_token=layer.by_token.expand(5, -1, -1, -1), several=True)
     with pytest.raises(ValueError, match=r"5 targets at once .* one after the other"):
         profile.add(several, ["a", "b"])
-    without = explained(2, 3, 1)
-    without.experts["layers.1.experts"].probability = None
-    with pytest.raises(ValueError, match="has router probabilities in one and none in the other"):
-        profile.add(without, ["a", "b"])
     with pytest.raises(ValueError, match="by= says nothing of 'b'"):
         profile.add(explained(2, 3, 1), ["a", "b"], by={"a": "x"})
     with pytest.raises(ValueError, match="of='weight': choose from relevance, signed, load, probability"):
@@ -299,7 +291,7 @@ def test_nothing_in_common_is_a_distance_of_one() -> None:
     chosen = torch.ones(1, 1, 3, dtype=torch.bool)
 
     def carried(*r: float) -> ExpertProfile:
-        return profile_of([(Explained({"moe": Layer(torch.tensor([[r]]), chosen, None)}), ["a"])])
+        return profile_of([(Explained({"moe": expert_layer(torch.tensor([[r]]), chosen, chosen / 3)}), ["a"])])
 
     def distance(one: ExpertProfile, other: ExpertProfile) -> float:
         return float(one.compare(other).layers["moe"].distance)
