@@ -13,13 +13,16 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test parity models faithfulness bench lint train-digits docs clean opinfo operations
+.PHONY: help demo demo-moe test parity models faithfulness bench lint train-digits docs clean opinfo operations
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv/.ready  ## explain a handwritten seven with the shipped digits network
 	.venv/bin/dlb explain examples/digits/model.py:load --input examples/digits/seven.png --mode default --out build/demo
+
+demo-moe: .venv/.ready  ## train a small mixture of experts and see which expert carries which digit
+	.venv/bin/python examples/moe_experts.py
 
 test: lint .venv-test/.ready  ## lint and types, then the whole suite
 	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) --dist worksteal -q
@@ -61,7 +64,7 @@ clean:  ## remove all that the other targets made, environments too
 # The stamp is written last and lies inside the environment, so an interrupted or deleted one is never taken for whole.
 # Always from nothing: pip neither repairs what it half wrote nor removes what is no longer asked for.
 
-.venv/.ready: WANTED = .[viz]
+.venv/.ready: WANTED = .[examples]
 .venv-test/.ready: WANTED = .[test,parity]
 .venv-faithfulness/.ready: WANTED = .[faithfulness]
 .venv-docs/.ready: WANTED = .[docs]
@@ -70,7 +73,7 @@ clean:  ## remove all that the other targets made, environments too
 .venv-test/.ready: WITHOUT_DEPS = torchvision zennit
 .venv-faithfulness/.ready: WITHOUT_DEPS = torchvision zennit
 # The packs that live here; a pack is a distribution of its own.
-.venv-test/.ready: PACKS = -e ./dlb_ops_moe
+.venv/.ready .venv-test/.ready: PACKS = -e ./dlb_ops_moe
 
 .venv/.ready .venv-test/.ready .venv-faithfulness/.ready .venv-docs/.ready: %/.ready: pyproject.toml constraints.txt \
 		dlb_ops_moe/pyproject.toml

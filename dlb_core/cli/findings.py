@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from dlb_core.cli.books import ledger_lines
+from dlb_core.experts import ExpertLayer
 from dlb_core.explanation import Explanation
 from dlb_core.kernel.ledger import Ledger
 
 CLASSES = 5  # shown per sample
+EXPERTS = 3  # shown per layer
 VALUES = 8  # an output of at most so many numbers is shown whole
 VALUE_TASKS = ("regression", "bbox-regression", "binary-classification")
 
@@ -27,6 +29,16 @@ class Strong:
     value: float | int | bool | None
     relevance: float
     share: float | None
+
+
+@dataclass(frozen=True)
+class Routed:
+    """A layer of experts: units that entered it, and its strongest experts with their units."""
+
+    layer: str
+    experts: int
+    entered: float
+    strongest: tuple[tuple[int, float], ...]
 
 
 def prediction(output: Tensor, task: str) -> dict[str, Any]:
@@ -72,6 +84,16 @@ def strongest(explanation: Explanation, values: Mapping[str, Tensor], top: int) 
     return sorted((s for s in found if s.relevance), key=lambda s: -abs(s.relevance))[:top]
 
 
+def routed(explanation: Explanation) -> list[Routed]:
+    """The layers of experts in the order of the model; none in modes at several points, which may choose others."""
+    found: list[Routed] = []
+    for name, layer in _layers(explanation).items():
+        units = layer.relevance.detach().cpu().double()
+        top = units.abs().argsort(descending=True, stable=True)[:EXPERTS].tolist()
+        found.append(Routed(name, len(units), layer.entered, tuple((e, float(units[e])) for e in top)))
+    return found
+
+
 def as_document(explanation: Explanation, predicted: Mapping[str, Any], strong: list[Strong]) -> dict[str, Any]:
     """The findings for `--json`: a target per sample; the ledger whole, with shares that sum to 100.00."""
     books = {name: _as_data(ledger) for name, ledger in ledgers(explanation).items()}
@@ -81,10 +103,24 @@ def as_document(explanation: Explanation, predicted: Mapping[str, Any], strong: 
         "prediction": dict(predicted),
         "target": _per_sample(explanation),
         **books,
+        "experts": {name: _expert_data(layer) for name, layer in _layers(explanation).items()},
         "strongest": [
             {"input": s.input, "index": list(s.index), "value": s.value, "relevance": s.relevance, "share": s.share}
             for s in strong
         ],
+    }
+
+
+def _layers(explanation: Explanation) -> dict[str, ExpertLayer]:
+    return explanation.experts if explanation.relevance.routed else {}
+
+
+def _expert_data(layer: ExpertLayer) -> dict[str, Any]:
+    return {
+        "entered": layer.entered,
+        "accounts": dict(layer.accounts),
+        "relevance": layer.relevance.tolist(),
+        "load": layer.load.tolist(),
     }
 
 

@@ -1,4 +1,4 @@
-"""The page that `dlb explain` prints: prediction, ledger, strongest inputs, files."""
+"""The page that `dlb explain` prints: prediction, ledger, experts where there are any, strongest inputs, files."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.text import Text
 
 from dlb_core.cli.books import ledger_lines, units_text
-from dlb_core.cli.findings import Strong, ledgers
+from dlb_core.cli.findings import EXPERTS, Routed, Strong, ledgers, routed
 from dlb_core.cli.screen import aligned, heading, show, table
 from dlb_core.explanation import Explanation
 from dlb_core.kernel.ledger import Ledger
 
 SAMPLES = 8  # of a batch, shown on the page; --json has all
+LAYERS = 12  # of experts, shown on the page; --json has all
 BAR_WIDTH = 24
 
 
@@ -34,6 +35,7 @@ def print_page(
     _print_prediction(console, predicted, explanation.target)
     for what, ledger in ledgers(explanation).items():
         _print_ledger(console, what, ledger)
+    _print_experts(console, routed(explanation))
     _print_strongest(console, strong)
     show(console, heading("written"), table(("file", "what"), files))
     for note in notes:
@@ -88,6 +90,24 @@ def _print_ledger(console: Console, what: str, ledger: Ledger) -> None:
         console,
         heading(what, detail),
         table(("account", "units", "share"), rows, right=("units", "share"), total=True),
+    )
+
+
+def _print_experts(console: Console, layers: Sequence[Routed]) -> None:
+    if not layers:
+        return
+    shown = layers[:LAYERS]
+    units = aligned([layer.entered for layer in shown], digits=5)
+    rows = []
+    for layer, entered in zip(shown, units, strict=True):
+        cells = [f"{e}: {100 * r / layer.entered:.2f} %" if layer.entered else f"{e}: -" for e, r in layer.strongest]
+        rows.append([layer.layer, layer.experts, entered, *cells, *[""] * (EXPERTS - len(cells))])
+    rest = f"first {LAYERS} of {len(layers)} layers, " if len(layers) > LAYERS else ""
+    ranks = ["strongest", *[""] * (EXPERTS - 1)]
+    show(
+        console,
+        heading("experts", f"{rest}each expert's share of the units that entered its layer"),
+        table(("layer", "experts", "entered", *ranks), rows, right=("experts", "entered", "strongest", "")),
     )
 
 
