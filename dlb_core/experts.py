@@ -63,7 +63,7 @@ class ExpertLayer:
     """What the experts of one layer contributed, and how they were chosen.
 
     by_token: units by sample, token and expert, [B, T, E], 0 where an expert was not chosen; several targets add a
-    leading axis. weight: the router's weights, [B, T, E], 0 where not chosen. selected: which were chosen, bool
+    leading axis. weight: the router's weights, [B, T, E], 0 where not chosen. selected: where they are not 0, bool
     [B, T, E]. probability: the router's, [B, T, E]; where it has none for experts it did not choose, its weights. T is
     1 in a model without tokens.
     """

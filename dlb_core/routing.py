@@ -128,8 +128,9 @@ def _layer(site: ExpertSite, layout: Layout, values: Sequence[Any], shapes: Sequ
     weights, counts = [], []
     for rows, found in zip(site.rows, routed, strict=True):
         ones = torch.ones(found.tokens.shape[0], device=found.tokens.device)
-        weights.append(found.table(ones if rows.weight is None else _value(rows.weight, layout, values).reshape(-1)))
-        counts.append(found.table(ones))
+        by_row = ones if rows.weight is None else _value(rows.weight, layout, values).reshape(-1)
+        weights.append(found.table(by_row))
+        counts.append(found.table((by_row != 0).to(ones)))  # a block may run every expert, and weigh most by zero
     weight = sum(weights[1:], weights[0])
     steps = math.prod(entry[1:-1]) if len(entry) > 2 else tokens // samples if tokens % samples == 0 else tokens
     return Layer(

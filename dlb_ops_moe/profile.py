@@ -111,7 +111,8 @@ class ExpertProfile:
             for label, count, row in zip((*self._groups, "(all)"), (*tokens, sum(tokens)), cells.tolist(), strict=True)
         ]
         columns = ("group", "tokens", *(str(int(expert)) for expert in order), *(["others"] if rest else []))
-        return Table(columns, rows, title=f"{layer}: per cent of {_TITLES[of]} by expert (mode {self._mode})")
+        mode = f" (mode {self._mode})" if of in ("relevance", "signed") else ""
+        return Table(columns, rows, title=f"{layer}: per cent of {_TITLES[of]} by expert{mode}")
 
     def compare(self, other: ExpertProfile) -> ProfileComparison:
         """How alike two profiles are, by layer and group; modes and data may differ, layers and experts must not."""
