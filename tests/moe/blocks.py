@@ -1,79 +1,73 @@
-"""Small networks with routed experts, written with the pack's op, and the same arithmetic one token at a time."""
+"""Mixtures of experts as users write them in plain PyTorch."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from dlb_ops_moe.op import expert_linear
+WIDTH = 12
 
 
 class Experts(nn.Module):
-    """`experts` networks of two layers, each row through those that were chosen for it."""
+    """A router over a list of experts: the k best, with weights that sum to one: [..., width] -> [..., width].
 
-    def __init__(self, width: int, inner: int, experts: int) -> None:
+    loop: run each expert on the tokens that chose it; else all of them on all tokens, and weigh what was not chosen by
+    zero. Both are the same function.
+    """
+
+    def __init__(self, experts: int, k: int, loop: bool, width: int = WIDTH) -> None:
         super().__init__()
-        self.up = nn.Parameter(torch.randn(experts, inner, width) / width**0.5)
-        self.up_bias = nn.Parameter(torch.randn(experts, inner) / 4)
-        self.down = nn.Parameter(torch.randn(experts, width, inner) / inner**0.5)
-
-    def forward(self, x: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-        rows = x.unsqueeze(1).expand(-1, index.shape[1], -1)
-        hidden = torch.relu(expert_linear(rows, index, self.up, self.up_bias))
-        made = expert_linear(hidden, index, self.down)
-        return (made * weight.unsqueeze(-1)).sum(1)
-
-
-class Mixture(nn.Module):
-    """A router that takes the `k` most probable experts, their weights made to add up to one."""
-
-    def __init__(self, width: int = 5, inner: int = 6, experts: int = 4, k: int = 2) -> None:
-        super().__init__()
-        self.router = nn.Linear(width, experts, bias=False)
-        self.experts = Experts(width, inner, experts)
-        self.k = k
+        self.k, self.loop = k, loop
+        self.router = nn.Linear(width, experts)
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, 10), nn.GELU(), nn.Linear(10, width)) for _ in range(experts)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        weight, index = self.router(flat).softmax(-1).topk(self.k)
-        return self.experts(flat, index, weight / weight.sum(-1, keepdim=True)).reshape(x.shape)
+        rows = x.reshape(-1, x.shape[-1])
+        weight, index = self.router(rows).softmax(-1).topk(self.k)
+        weight = weight / weight.sum(-1, keepdim=True)
+        mixed = self._chosen(rows, weight, index) if self.loop else self._all(rows, weight, index)
+        return mixed.reshape(x.shape)
+
+    def _chosen(self, rows: Tensor, weight: Tensor, index: Tensor) -> Tensor:
+        out = torch.zeros_like(rows)
+        for number, expert in enumerate(self.experts):
+            token, place = (index == number).nonzero(as_tuple=True)
+            if len(token):
+                out.index_add_(0, token, expert(rows[token]) * weight[token, place, None])
+        return out
+
+    def _all(self, rows: Tensor, weight: Tensor, index: Tensor) -> Tensor:
+        weights = rows.new_zeros(rows.shape[0], len(self.experts)).scatter(1, index, weight)
+        return (torch.stack([expert(rows) for expert in self.experts], 1) * weights.unsqueeze(-1)).sum(1)
 
 
-class Net(nn.Module):
-    """Two mixtures one after the other around a residual, and a head on the mean over tokens if there are any."""
+class LanguageModel(nn.Module):
+    """Ids to logits: attention and experts, twice: [B, T] -> [B, T, vocabulary]."""
 
-    def __init__(self, width: int = 5, classes: int = 3, **mixture: int) -> None:
+    def __init__(self, vocabulary: int, loop: bool, experts: int = 4, k: int = 2) -> None:
         super().__init__()
-        self.first = Mixture(width, **mixture)
-        self.second = Mixture(width, **mixture)
-        self.head = nn.Linear(width, classes, bias=False)
+        self.embed, self.head = nn.Embedding(vocabulary, WIDTH), nn.Linear(WIDTH, vocabulary)
+        self.qkv = nn.ModuleList(nn.Linear(WIDTH, 3 * WIDTH) for _ in range(2))
+        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(4))
+        self.experts = nn.ModuleList(Experts(experts, k, loop) for _ in range(2))
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        x = self.embed(input_ids)
+        for i, experts in enumerate(self.experts):
+            q, k, v = self.qkv[i](self.norms[2 * i](x)).chunk(3, -1)
+            x = x + nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + experts(self.norms[2 * i + 1](x))
+        return self.head(x)
+
+
+class Table(nn.Module):
+    """A row of numbers to classes: [B, 6] -> [B, 3]."""
+
+    def __init__(self, loop: bool, experts: int = 4, k: int = 2) -> None:
+        super().__init__()
+        self.first, self.experts, self.head = nn.Linear(6, WIDTH), Experts(experts, k, loop), nn.Linear(WIDTH, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.first(x)
-        x = self.second(x)
-        return self.head(x.mean(1) if x.dim() == 3 else x)
-
-
-class Chosen(NamedTuple):
-    """What a mixture did with flat tokens: the weight of every expert, and what it returned, weighed or not at all."""
-
-    probability: Tensor  # [S, E]
-    weight: Tensor  # [S, E]
-    returned: Tensor  # [S, E, width], of experts that were not chosen too
-
-
-def by_hand(mixture: Mixture, x: Tensor) -> Chosen:
-    """The mixture with every expert run for every token."""
-    probability = torch.softmax(x @ mixture.router.weight.T, -1)
-    weight = torch.zeros_like(probability)
-    for token, each in enumerate(probability):
-        best = each.topk(mixture.k).indices
-        weight[token, best] = each[best] / each[best].sum()
-    experts = mixture.experts
-    returned = [
-        torch.relu(x @ up.T + bias) @ down.T
-        for up, bias, down in zip(experts.up, experts.up_bias, experts.down, strict=True)
-    ]
-    return Chosen(probability, weight, torch.stack(returned, 1))
+        return self.head(self.experts(self.first(x).tanh()))

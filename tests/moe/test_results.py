@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dlb_core import DLBacktrace, Explanation, integrated
 from dlb_core.kernel.packs import registry
 
-from .blocks import Net, by_hand
+from .mixture import Net, by_hand
 
 EPS = 1e-6
 FIRST, SECOND = "first.experts", "second.experts"
