@@ -227,3 +227,19 @@ def test_without_books_of_nodes_units_are_there_and_what_entered_is_not(model: N
     assert layer.relevance.shape == (4,)
     with pytest.raises(ValueError, match="check="):
         _ = layer.entered
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_a_path_on_which_other_experts_are_chosen_is_told_to_the_last_unit(chunk: int | None, model: Net) -> None:
+    """What the switch itself did is held: it is no change of any input."""
+    x, base = tokens(), -tokens()
+    dlb = DLBacktrace(model, x)
+    with torch.no_grad():
+        here, there = (by_hand(model.first, point.flatten(0, 1)).weight > 0 for point in (x, base))
+        assert not torch.equal(here, there)
+        gained = (model(x) - model(base))[:, 1].sum()
+    found = dlb.explain(x, mode=integrated("epsilon", baseline=base, steps=4, chunk=chunk), target=1)
+    ledger = found.ledger
+    assert ledger.seed == pytest.approx(float(gained))
+    assert abs(ledger.accounts["held"]) > 1e-3 * abs(ledger.seed)
+    assert float(found.inputs["x"].sum()) + sum(ledger.accounts.values()) == pytest.approx(ledger.seed)

@@ -71,9 +71,26 @@ def moving(call: Call) -> list[str]:
 
 
 def steered(call: Call, names: Iterable[str]) -> bool:
-    """Do any of these, ids or masks that say which elements meet, differ between the points?"""
-    values = ((getattr(call, name), getattr(before(call), name)) for name in names)
-    return any(isinstance(a, Tensor) and not a.is_floating_point() and not torch.equal(a, b) for a, b in values)
+    """May any of these, ids or masks that say which elements meet, differ between the points?
+
+    Asked of the graph, not of values: points that run at once have several.
+    """
+    nodes = (bound_arguments(call.node).get(name) for name in names)
+    return any(isinstance(node, fx.Node) and not is_active_dtype(node) and _hangs_on_inputs(node) for node in nodes)
+
+
+def _hangs_on_inputs(node: fx.Node) -> bool:
+    """Does a node's value, of whatever dtype, depend on an explained input?"""
+    seen: set[fx.Node] = set()
+    waiting = [node]
+    while waiting:
+        here = waiting.pop()
+        if facts(here).active:
+            return True
+        more = [source for source in here.all_input_nodes if source not in seen]
+        seen.update(more)
+        waiting += more
+    return False
 
 
 class Terms(SumView):
