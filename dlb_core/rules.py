@@ -48,7 +48,7 @@ from dlb_core.kernel.kinds import (
 )
 from dlb_core.kernel.layers import layer_op
 from dlb_core.kernel.modes import BoundMode, Formula, Mode, formula
-from dlb_core.kernel.ops import bound_arguments, fake_tensors, module_path, op_name
+from dlb_core.kernel.ops import bound_arguments, fake_tensors, module_chain, module_path, op_name
 from dlb_core.kernel.packs import hookimpl
 from dlb_core.kernel.program import Parameter, Program
 from dlb_core.kernel.registry import GraphPass, Registry
@@ -114,6 +114,7 @@ __all__ = [
     "layer_rule",
     "linear",
     "lookup",
+    "module_chain",
     "module_path",
     "move",
     "normalise",
