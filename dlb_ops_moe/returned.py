@@ -62,6 +62,7 @@ class Returned:
 
     def __init__(self, program: Program, registry: Registry) -> None:
         self._registry = registry
+        self._slices = Slices(program, registry)
         self._labels: dict[fx.Node, Label] = {}
         self._chains: dict[fx.Node, tuple[str, ...]] = {}
         self.in_a_row: set[str] = set()  # numbered modules of which one feeds another: layers, no experts
@@ -78,7 +79,8 @@ class Returned:
             if path not in around:  # the outermost module that was left on the way
                 found = NUMBERED.fullmatch(path.rpartition(".")[2])
                 if found:
-                    return _numbered(node, path, found)
+                    home = path[: -len(found[0])] + found[1]
+                    return _all_of(node, home, int(found[2]), modules=True)
         return self._labels.get(node)
 
     def _chain(self, node: fx.Node) -> tuple[str, ...]:
@@ -93,7 +95,7 @@ class Returned:
         operands = active_operands(node, self._registry)
         labels = {name: self.of(source, node) for name, source in operands.items()}
         self._note_layers(node, labels)
-        source = _source(node, row, operands, self._registry)
+        source = self._slices.label(node, row, operands)
         if source is not None:
             return source
         known = [label for label in labels.values() if label is not None]
@@ -106,94 +108,89 @@ class Returned:
         self.in_a_row |= {label.home for label in labels.values() if label and label.modules and label.home in mine}
 
 
-def _numbered(node: fx.Node, path: str, found: re.Match[str]) -> Label | None:
-    """The output of a numbered module: all of it is that module's."""
-    home = path[: -len(path.rpartition(".")[2])] + found[1]
-    number = int(found[2])
+class Slices:
+    """Ops that map each row by its expert's slice of a parameter [experts, ...]."""
 
-    def of(values: Values) -> Tensor:
-        value: Tensor = values[node]
-        return torch.full((*value.shape[:-1], 1), number, device=value.device)
+    def __init__(self, program: Program, registry: Registry) -> None:
+        self._parameters = program.parameters
+        self._registry = registry
 
-    return Label(home, number, None, frozenset({number}), (node,), of, modules=True)
-
-
-def _source(node: fx.Node, row: Row, operands: Mapping[str, fx.Node], registry: Registry) -> Label | None:
-    """An op that maps each row by its expert's slice of a parameter."""
-    bound = bound_arguments(node)
-    family = family_of(node)
-    if family == "expert_linear":
-        return _routed(node, bound)
-    if family in GROUPED:
-        return _grouped(node, bound)
-    if not isinstance(row, (Linear, Bilinear)) or len(operands) != 1:
-        return None
-    carriers = operand_nodes(node, row)
-    weights = [source for name, source in carriers.items() if name not in operands and name != row.bias]
-    if len(weights) != 1:
-        return None
-    return _sliced(node, weights[0])
-
-
-def _home(node: fx.Node) -> str:
-    chain = module_chain(node)
-    return chain[-1] if chain else ""
-
-
-def _routed(node: fx.Node, bound: Mapping[str, Any]) -> Label | None:
-    index, weight = bound["index"], bound["weight"]
-    experts = _experts(weight)
-    if experts is None:
-        return None
-    return Label(_home(node), index, experts, frozenset(), (index,), lambda values: values[index].unsqueeze(-1))
-
-
-def _grouped(node: fx.Node, bound: Mapping[str, Any]) -> Label | None:
-    """Rows sorted by expert: `offs` says where each expert's rows end."""
-    offs, weight = bound.get("offs"), bound.get("mat2", bound.get("weight"))
-    experts = _experts(weight)
-    if experts is None or not isinstance(offs, fx.Node) or len(shape_of(node) or ()) != 2:
-        return None
-
-    def of(values: Values) -> Tensor:
-        ends = values[offs]
-        rows = torch.arange(values[node].shape[0], device=ends.device)
-        found = torch.searchsorted(ends, rows.to(ends.dtype), right=True)
-        return torch.where(found < len(ends), found, -1).unsqueeze(-1)
-
-    return Label(_home(node), offs, experts, frozenset(), (offs, node), of)
-
-
-def _sliced(node: fx.Node, weight: Any) -> Label | None:
-    """One product per expert (a slice by number), or one slice for every row (an index, and a product of batches)."""
-    cut = _behind_moves(weight)
-    if cut is None:
-        return None
-    bound = bound_arguments(cut)
-    experts = _experts(bound["self"])
-    if experts is None:
-        return None
-    if family_of(cut) == "select":
-        number = bound["index"]
-        if bound["dim"] != 0 or not isinstance(number, int):
+    def label(self, node: fx.Node, row: Row, active: Mapping[str, fx.Node]) -> Label | None:
+        """What is known of the op's output; None where it is no such op."""
+        bound = bound_arguments(node)
+        family = family_of(node)
+        if family == "expert_linear":
+            return self._by_index(node, bound["weight"], bound["index"], dims=1)
+        if family in GROUPED:
+            return self._by_ends(node, bound.get("mat2", bound.get("weight")), bound.get("offs"))
+        if not isinstance(row, (Linear, Bilinear)) or len(active) != 1:
             return None
-        number %= experts
+        named = operand_nodes(node, row)
+        (weight, *more) = [n for name, n in named.items() if name not in active and name != row.bias] or [None]
+        cut = _slice_of(weight)
+        if more or cut is None:
+            return None
+        bound = bound_arguments(cut)
+        if family_of(cut) == "select":
+            return self._by_number(node, bound["self"], bound["index"]) if bound["dim"] == 0 else None
+        places = bound["indices"]
+        if len(places) != 1 or family != "bmm" or len(shape_of(places[0]) or ()) != 1:
+            return None
+        return self._by_index(node, bound["self"], places[0], dims=2)
 
-        def chosen(values: Values) -> Tensor:
-            value: Tensor = values[node]
-            return torch.full((*value.shape[:-1], 1), number, device=value.device)
+    def _by_index(self, node: fx.Node, weight: Any, index: fx.Node, dims: int) -> Label | None:
+        """One expert by row, in an index; `dims` more dimensions come behind the rows."""
+        found = self._experts(weight)
+        if found is None:
+            return None
 
-        return Label(_home(node), number, experts, frozenset({number}), (node,), chosen)
-    places = bound["indices"]
-    if len(places) != 1 or not isinstance(places[0], fx.Node) or family_of(node) != "bmm":
-        return None
-    index = places[0]
-    if len(shape_of(index) or ()) != 1:
-        return None
-    return Label(_home(node), index, experts, frozenset(), (index,), lambda values: values[index][:, None, None])
+        def of(values: Values) -> Tensor:
+            numbers: Tensor = values[index]
+            return numbers.reshape(*numbers.shape, *[1] * dims)
+
+        return Label(found[0], index, found[1], frozenset(), (index,), of)
+
+    def _by_ends(self, node: fx.Node, weight: Any, ends: Any) -> Label | None:
+        """Rows sorted by expert, and where each expert's rows end."""
+        found = self._experts(weight)
+        if found is None or not isinstance(ends, fx.Node) or len(shape_of(node) or ()) != 2:
+            return None
+
+        def of(values: Values) -> Tensor:
+            last: Tensor = values[ends]
+            rows = torch.arange(values[node].shape[0], device=last.device).to(last.dtype)
+            numbers = torch.searchsorted(last, rows, right=True)
+            return torch.where(numbers < len(last), numbers, -1).unsqueeze(-1)
+
+        return Label(found[0], ends, found[1], frozenset(), (ends, node), of)
+
+    def _by_number(self, node: fx.Node, weight: Any, number: Any) -> Label | None:
+        """All rows by one expert, a number of the trace."""
+        found = self._experts(weight)
+        if found is None or not isinstance(number, int):
+            return None
+        return _all_of(node, found[0], number % found[1], found[1])
+
+    def _experts(self, weight: Any) -> tuple[str, int] | None:
+        """Where the experts of a parameter live, and how many it has room for."""
+        while isinstance(weight, fx.Node) and weight.op == "call_function":
+            bound = bound_arguments(weight)
+            dims = {bound.get("dim0"), bound.get("dim1")}
+            if family_of(weight) not in SAME and not (family_of(weight) == "transpose" and dims <= {1, 2, -1, -2}):
+                return None
+            weight = bound.get("self")
+        parameter = self._parameters.get(weight.name) if isinstance(weight, fx.Node) else None
+        shape = shape_of(weight) if isinstance(weight, fx.Node) else None
+        if parameter is None or shape is None or len(shape) != 3:
+            return None
+        home, _, name = parameter.name.rpartition(".")
+        if name == "weight":  # of a linear map, which is a part of them
+            home = home.rpartition(".")[0]
+        experts = size(shape[0])
+        return None if experts is None else (home or "experts", experts)
 
 
-def _behind_moves(weight: Any) -> fx.Node | None:
+def _slice_of(weight: Any) -> fx.Node | None:
     """The slice of a parameter that a weight is, seen through casts and transposes of the matrix."""
     while isinstance(weight, fx.Node) and weight.op == "call_function":
         family = family_of(weight)
@@ -205,19 +202,14 @@ def _behind_moves(weight: Any) -> fx.Node | None:
     return None
 
 
-def _experts(weight: Any) -> int | None:
-    """How many experts a parameter has room for: its first dimension."""
-    while isinstance(weight, fx.Node) and weight.op == "call_function":
-        family = family_of(weight)
-        bound = bound_arguments(weight)
-        swaps = family in ("transpose", "mT") and 0 not in (bound.get("dim0"), bound.get("dim1"))
-        if family not in SAME and not swaps:
-            return None
-        weight = bound.get("self")
-    shape = shape_of(weight) if isinstance(weight, fx.Node) else None
-    if shape is None or len(shape) != 3:
-        return None
-    return size(shape[0])
+def _all_of(node: fx.Node, home: str, number: int, experts: int | None = None, modules: bool = False) -> Label:
+    """All of a value is one expert's."""
+
+    def of(values: Values) -> Tensor:
+        value: Tensor = values[node]
+        return torch.full((*value.shape[:-1], 1), number, device=value.device)
+
+    return Label(home, number, experts, frozenset({number}), (node,), of, modules)
 
 
 def _handed_on(node: fx.Node, row: Row, operands: Mapping[str, fx.Node], labels: list[Label]) -> Label | None:

@@ -31,7 +31,7 @@ from dlb_core.rules import (
 from dlb_ops_moe.graphs import active_operands, count, family_of, readers, shape_of, size
 from dlb_ops_moe.returned import Label, Returned
 from dlb_ops_moe.routers import Router, router_of
-from dlb_ops_moe.ways import RESHAPES, SAME, TURNS, Way, hands_on, keeps_order
+from dlb_ops_moe.ways import MOVES, RESHAPES, SAME, TURNS, Way, hands_on, keeps_order, operands_of
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,9 @@ class Weighing:
     def name(self) -> str:
         """The module path where these experts live."""
         home = self.label.home
-        if self.label.modules:
-            return home[:-1] if home.endswith(".") else home.rpartition(".")[0] or home.rstrip("_")
-        chain = module_chain(self.node)
-        around = chain[-1].split(".") if chain else []
-        inner = home.split(".") if home else []
-        shared = [a for i, a in enumerate(inner) if around[: i + 1] == inner[: i + 1]]
-        return ".".join(shared) or "experts"
+        if not self.label.modules:
+            return home
+        return home[:-1] if home.endswith(".") else home.rpartition(".")[0] or home.rstrip("_")
 
 
 @dataclass
@@ -247,7 +243,15 @@ def _goes_on(node: fx.Node, entry: fx.Node, first: Weighing, registry: Registry)
     if [*active_operands(node, registry).values()] == [entry] and keeps_order(node, entry, registry):
         return True
     here = module_chain(first.node)
-    return family_of(node) not in TURNS and module_chain(node)[: len(here)] == here
+    mine = family_of(node) not in TURNS and module_chain(node)[: len(here)] == here
+    return mine and all(_is_blank(n) for n in operands_of(node, registry) if not facts(n).active)
+
+
+def _is_blank(node: fx.Node) -> bool:
+    """Is a value zeros that something is added into, or a view of such?"""
+    while family_of(node) in MOVES and node.all_input_nodes:
+        node = node.all_input_nodes[0]
+    return family_of(node) in ("zeros", "zeros_like", "new_zeros", "full", "full_like", "new_full")
 
 
 def _probability(router: Router, entry: fx.Node) -> fx.Node | None:
@@ -285,12 +289,18 @@ def _for_shape(weighing: Weighing) -> tuple[fx.Node, ...]:
 
 def _by_row(weighing: Weighing) -> fx.Node | None:
     """The weights in a node with one of them for every row, seen behind views of the operand."""
-    rows = [count([n]) for n in (shape_of(weighing.rows) or ())[:-1]]
+    rows = (shape_of(weighing.rows) or ())[:-1]
     node = weighing.weight
     while True:
-        shape = [count([n]) for n in shape_of(node) or ()]
-        if shape in (rows, [*rows, "1"]):
+        shape = shape_of(node) or ()
+        if _fits(shape, rows) or (len(shape) == len(rows) + 1 and size(shape[-1]) == 1 and _fits(shape[:-1], rows)):
             return node
         if family_of(node) not in SAME | RESHAPES:
             return None
         node = node.all_input_nodes[0]
+
+
+def _fits(shape: Sequence[Any], rows: Sequence[Any]) -> bool:
+    """Are these the same sizes? Of two free ones that are multiplied with each other, none is broadcast."""
+    pairs = [(size(a), size(b)) for a, b in zip(shape, rows, strict=False)]
+    return len(shape) == len(rows) and all(a == b for a, b in pairs)

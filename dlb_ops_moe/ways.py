@@ -6,7 +6,7 @@ tokens' numbers back along the same maps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -77,7 +77,9 @@ class Way:
                 below.add(node)
                 self._path.append(node)
         self._slots = self._sum_over_slots()
-        others = {n for node in self._path for n in node.all_input_nodes} - below - {rows}
+        others = (
+            {n for node in self._path if not self._passes(node, below) for n in node.all_input_nodes} - below - {rows}
+        )
         self.reads: tuple[fx.Node, ...] = () if self._slots else (rows, entry, *sorted(others, key=lambda n: n.name))
 
     def _sum_over_slots(self) -> bool:
@@ -89,7 +91,7 @@ class Way:
         summed = 0
         for node in self._path[1:]:
             bound = bound_arguments(node)
-            if family_of(node) == "sum" and not summed and before in operand_nodes_of(node, self._registry):
+            if family_of(node) == "sum" and not summed and before in operands_of(node, self._registry):
                 dims = [d % len(shape) for d in bound.get("dim") or ()]
                 if dims != [len(shape) - 2] or shape_of(before) != shape:
                     return False
@@ -128,12 +130,18 @@ class Way:
         out: Tensor = made[self._entry]
         return out
 
+    def _passes(self, node: fx.Node, made: Container[fx.Node]) -> bool:
+        """Does what comes in from the rows come out as it is, place by place?"""
+        row = self._registry.row_at(node)
+        if isinstance(row, Accumulate):
+            (into, *added) = (n in made for n in operands_of(node, self._registry))
+            return into and not any(added)
+        return isinstance(row, (Product, Elementwise, Sum)) or family_of(node) in SAME
+
     def _step(self, node: fx.Node, made: dict[fx.Node, Any], values: Values) -> Any:
         row = self._registry.row_at(node)
-        mine = [source for source in operand_nodes_of(node, self._registry) if source in made]
-        if isinstance(row, (Product, Elementwise)) or family_of(node) in SAME:
-            return made[mine[0]]
-        if isinstance(row, Sum):
+        mine = [source for source in operands_of(node, self._registry) if source in made]
+        if self._passes(node, made):
             return sum(made[source] for source in mine)
 
         def argument(source: fx.Node) -> Any:
@@ -149,7 +157,7 @@ class Way:
         return target(*fx.node.map_arg(node.args, argument), **fx.node.map_arg(node.kwargs, argument))
 
 
-def operand_nodes_of(node: fx.Node, registry: Registry) -> list[fx.Node]:
+def operands_of(node: fx.Node, registry: Registry) -> list[fx.Node]:
     """The operands of a node that are nodes."""
     row = registry.row_at(node)
     return [] if row is None else [*operand_nodes(node, row).values()]
