@@ -37,7 +37,7 @@ def slots_read(layout: Layout) -> set[int]:
 
 @dataclass(frozen=True)
 class Routed:
-    """One node's rows in one call: the token and the expert of every row, and the table they are summed into."""
+    """One node's rows in one call: the token and the expert (-1: none) of every row, and the table they make."""
 
     slot: int
     tokens: Tensor
@@ -49,7 +49,8 @@ class Routed:
         """Numbers by row [rows], summed by token and expert."""
         tokens, experts = self.size
         table = by_row.new_zeros(tokens * experts)
-        return table.index_add(0, self.tokens * experts + self.experts, by_row).reshape(tokens, experts)
+        places = self.tokens * experts + self.experts.clamp(min=0)
+        return table.index_add(0, places, torch.where(self.experts < 0, 0, by_row)).reshape(tokens, experts)
 
     def units(self, r: Tensor) -> Tensor:
         """Relevance [*rows, width] by token and expert."""
