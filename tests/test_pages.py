@@ -7,12 +7,21 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 
 
 @pytest.mark.parametrize("name", ["inside", "adapters", "paths", "moe"])
 def test_the_examples_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    page = DOCS / f"{name}.md"
+    run(DOCS / f"{name}.md", least=3)
+
+
+def test_the_example_of_the_pack_for_experts_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    run(ROOT / "dlb_ops_moe" / "README.md", least=1)
+    assert capsys.readouterr().out.count("experts of model.layers.") == 2
+
+
+def run(page: Path, *, least: int) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), flags=re.S | re.M)
-    assert len(blocks) >= 3
-    exec(compile("\n".join(blocks), page, "exec"), {"__name__": name})
+    assert len(blocks) >= least
+    exec(compile("\n".join(blocks), page, "exec"), {"__name__": page.stem})
