@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from dlb_core import ExplanationFileError, saved
+from dlb_core import DLBacktrace, Explanation, ExplanationFileError, integrated, saved
 from dlb_core.experts import ExpertLayer, Ways
 from dlb_ops_moe import ExpertProfile
 from dlb_ops_moe.profile import OF
+
+from .mixture import Net
 
 HEAD, TENSORS = "profile.json", "tensors.safetensors"
 EXPERTS = {"layers.0.experts": 4, "layers.1.experts": 3}
@@ -134,6 +136,37 @@ def test_all_groups_together_are_what_the_layers_say() -> None:
         assert totals.load.sum(0).tolist() == layer.selected.sum((0, 1)).tolist()
         assert totals.tokens.tolist() == [10, 5]
         assert totals.samples.tolist() == [2, 1]
+
+
+def test_a_data_set_through_a_network(tmp_path: Path) -> None:
+    """Batches of several sizes, explained, some of them read from disk: what each expert carried of every class."""
+    torch.manual_seed(0)
+    model = Net().double().eval()
+    x, y = torch.randn(7, 3, 5, dtype=torch.float64), torch.tensor([0, 1, 2, 1, 0, 1, 1])
+    dlb = DLBacktrace(model, x)
+    profile = ExpertProfile()
+    for i, (rows, classes) in enumerate(zip(x.split(3), y.split(3), strict=True)):
+        found = dlb.explain(rows, mode="epsilon", target=classes.tolist())
+        profile.add(Explanation.load(found.save(tmp_path / str(i))) if i else found.relevance, classes)
+    whole = dlb.explain(x, mode="epsilon", target=y.tolist())
+    assert profile.mode == "epsilon"
+    assert profile.groups == (0, 1, 2)
+    assert set(profile.layers) == set(whole.experts) == {"first.experts", "second.experts"}
+    for name, layer in whole.experts.items():
+        totals = profile.totals(name)
+        for group in profile.groups:
+            torch.testing.assert_close(totals.relevance[group], layer.by_sample[y == group].sum(0))
+            torch.testing.assert_close(totals.probability[group], layer.probability[y == group].sum((0, 1)))
+            assert totals.load[group].tolist() == layer.selected[y == group].sum((0, 1)).tolist()
+        assert float(totals.relevance.sum()) + sum(layer.accounts.values()) == pytest.approx(layer.entered)
+        assert totals.tokens.tolist() == [6, 12, 3]
+    with pytest.raises(ValueError, match=r"'second.experts' has relevance of 2 targets at once"):
+        ExpertProfile(["second.experts"]).add(dlb.explain(x, mode="epsilon", targets=[0, 1]), y)
+    with pytest.raises(ValueError, match="several points"):
+        profile.add(dlb.explain(x, mode=integrated("epsilon", baseline=0.999 * x, steps=1), target=1), y)
+    linear = torch.nn.Linear(3, 2).eval()
+    with pytest.raises(ValueError, match="has no expert layers"):
+        profile.add(DLBacktrace(linear, torch.randn(1, 3)).explain(torch.randn(1, 3)), ["a"])
 
 
 FORMS: dict[str, Any] = {
