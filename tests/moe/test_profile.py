@@ -364,6 +364,15 @@ def test_a_profile_of_nothing_is_saved_and_adds_nothing(profile: ExpertProfile, 
     )
 
 
+def test_a_data_set_of_which_all_is_left_out(profile: ExpertProfile, tmp_path: Path) -> None:
+    empty = ExpertProfile.load(profile_of([(explained(1, 2, 6), [[None, None]])]).save(tmp_path / "it"))
+    assert (empty.groups, empty.layers, empty.mode) == ((), tuple(EXPERTS), "epsilon")
+    assert [row[:2] for row in empty.table("layers.0.experts")] == [("(all)", 0)]
+    same(empty + profile, profile)
+    with pytest.raises(ValueError, match="no group in both"):
+        empty.compare(profile)
+
+
 def test_a_foreign_folder_is_never_replaced(profile: ExpertProfile, tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "thesis.txt").write_text("years")
