@@ -74,13 +74,13 @@ class Returned:
 
     def of(self, node: fx.Node, user: fx.Node) -> Label | None:
         """What is known of a value where `user` reads it: outside of a numbered module that made it, the module's."""
-        around = set(self._chain(user))
+        around, outer = set(self._chain(user)), ""
         for path in self._chain(node):
-            if path not in around:  # the outermost module that was left on the way
-                found = NUMBERED.fullmatch(path.rpartition(".")[2])
-                if found:
-                    home = path[: -len(found[0])] + found[1]
-                    return _all_of(node, home, int(found[2]), modules=True)
+            numbers = _numbers(path, outer) if path not in around else []
+            if numbers:  # the outermost that was left on the way
+                home, number, _ = numbers[0]
+                return _all_of(node, home, number, modules=True)
+            outer = path
         return self._labels.get(node)
 
     def _chain(self, node: fx.Node) -> tuple[str, ...]:
@@ -104,8 +104,29 @@ class Returned:
         return _handed_on(node, row, operands, known)
 
     def _note_layers(self, node: fx.Node, labels: Mapping[str, Label | None]) -> None:
-        mine = {NUMBERED.sub(r"\1", path) for path in self._chain(node)}
-        self.in_a_row |= {label.home for label in labels.values() if label and label.modules and label.home in mine}
+        mine: dict[str, int | None] = {}
+        outer = ""
+        for path in self._chain(node):
+            mine |= {home: None if called else number for home, number, called in _numbers(path, outer)}
+            outer = path
+        for label in labels.values():
+            if label and label.modules and label.home in mine and label.numbers != {mine[label.home]}:
+                self.in_a_row.add(label.home)
+
+
+def _numbers(path: str, outer: str) -> list[tuple[str, int, bool]]:
+    """The numbered modules on the way from a module to one inside, outermost first: home, number, is it the inner one?
+
+    A module on the way is one that holds others and is not called itself.
+    """
+    inside = path.startswith(f"{outer}.") if outer else True
+    start = len(outer) + bool(outer) if inside else path.rfind(".") + 1
+    found = []
+    for part in path[start:].split("."):
+        if match := NUMBERED.fullmatch(part):
+            found.append((path[:start] + match[1], int(match[2]), start + len(part) == len(path)))
+        start += len(part) + 1
+    return found
 
 
 class Slices:
