@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -27,20 +28,22 @@ def expert_linear(
     """
     _check(x, index, weight, bias, transposed)
     maps = weight if transposed else weight.mT
-    out = x.new_empty(index.numel(), maps.shape[-1])
-    if index.numel():
-        order, ends = _by_expert(index, maps.shape[0])
-        rows = _gathered(x, order)
-        if _has_kernel(rows, maps):
-            made = F.grouped_mm(rows, maps, offs=torch.tensor(ends, dtype=torch.int32, device=rows.device))
-        else:
-            made = torch.empty_like(out)
-            for expert, start, end in _groups(ends):
-                torch.mm(rows[start:end], maps[expert], out=made[start:end])
-        out.index_copy_(0, order, made)
-        if bias is not None:
-            out += bias.index_select(0, index.reshape(-1))
-    return out.reshape(*index.shape, maps.shape[-1])
+    if not index.numel():
+        return x.new_empty(*index.shape, maps.shape[-1])
+    order, groups = _by_expert(index, maps.shape[0])
+    rows = _gathered(x, order)
+    if _has_kernel(rows, maps):
+        made = F.grouped_mm(rows, maps, offs=_ends(groups, maps))
+    else:
+        made = rows.new_empty(rows.shape[0], maps.shape[-1])
+        sizes = [*groups.values()]
+        for expert, part, out in zip(groups, rows.split(sizes), made.split(sizes), strict=True):
+            torch.mm(part, maps.select(0, expert), out=out)
+    places = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order), device=order.device))
+    y = made.index_select(0, places)
+    if bias is not None:
+        y += bias.index_select(0, index.reshape(-1))
+    return y.reshape(*index.shape, maps.shape[-1])
 
 
 @torch.library.custom_op(
@@ -58,29 +61,32 @@ def expert_outer(a: Tensor, b: Tensor, index: Tensor, experts: int) -> Tensor:
     _check_rows("b", b, index)
     out = a.new_zeros(experts, a.shape[-1], b.shape[-1])
     if index.numel():
-        order, ends = _by_expert(index, experts)
-        left, right = _gathered(a, order).mT, _gathered(b, order)
-        for expert, start, end in _groups(ends):
-            torch.mm(left[:, start:end], right[start:end], out=out[expert])
+        order, groups = _by_expert(index, experts)
+        sizes = [*groups.values()]
+        left, right = (_gathered(t, order).split(sizes) for t in (a, b))
+        for expert, mine, theirs in zip(groups, left, right, strict=True):
+            torch.mm(mine.mT, theirs, out=out[expert])
     return out
 
 
-def _by_expert(index: Tensor, experts: int) -> tuple[Tensor, list[int]]:
-    """The rows sorted by expert, and where each expert's end. All that leaves the device does so at once."""
+def _by_expert(index: Tensor, experts: int) -> tuple[Tensor, dict[int, int]]:
+    """The rows sorted by expert, and how many each expert that has any has: all that leaves the device, at once."""
     ids, order = index.reshape(-1).sort(stable=True)
     ends = torch.searchsorted(ids, torch.arange(experts, dtype=ids.dtype, device=ids.device), right=True)
-    first, last, *found = torch.cat([ids[:1], ids[-1:], ends]).tolist()
+    first, last, *ends_of = torch.cat([ids[:1], ids[-1:], ends]).tolist()
     if first < 0 or last >= experts:
         raise IndexError(
-            f"index names expert {first if first < 0 else last}, but weight has {experts} (0 to {experts - 1}); "
-            "ids that stand for the experts of another device are not supported"
+            f"expert_linear: index names expert {first if first < 0 else last}, but weight has {experts}, 0 to "
+            f"{experts - 1}; ids that stand for experts of another device are not supported"
         )
-    return order, found
+    sizes = (end - start for start, end in itertools.pairwise([0, *ends_of]))
+    return order, {expert: size for expert, size in enumerate(sizes) if size}
 
 
-def _groups(ends: list[int]) -> list[tuple[int, int, int]]:
-    """Expert, start and end of its rows, for experts that have any."""
-    return [(e, start, end) for e, (start, end) in enumerate(zip([0, *ends], ends, strict=False)) if start < end]
+def _ends(groups: dict[int, int], maps: Tensor) -> Tensor:
+    """Where the rows of each expert end."""
+    sizes = (groups.get(expert, 0) for expert in range(maps.shape[0]))
+    return torch.tensor([*itertools.accumulate(sizes)], dtype=torch.int32, device=maps.device)
 
 
 def _gathered(x: Tensor, order: Tensor) -> Tensor:

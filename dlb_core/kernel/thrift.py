@@ -37,7 +37,8 @@ def thrift(plan: Plan) -> Thrift:
 
 
 def _thrift(plan: Plan) -> Thrift:
-    """An activation is made again when its kind is cheap (pointwise, a move) and its operands are kept anyway.
+    """An activation is made again when its kind is cheap (pointwise, a move) and its operands are kept anyway, or are
+    a little beside it (one weight for a whole row), so that they are kept instead.
 
     A chain of moves may also be made again from a root that is smaller than its end (keys that were repeated for
     grouped queries); the root is then kept instead.
@@ -76,12 +77,21 @@ def _recipes(plan: Plan, lasting: frozenset[int]) -> tuple[dict[int, tuple[Forwa
         if row is not None and row.cheap:
             step = forward[slot]
             steady = lasting | {s for s in plan.reads if s not in recipes and s < slot}
-            if _operands(step) <= steady:
+            missing = _operands(step) - steady
+            if recipes.keys().isdisjoint(missing) and _is_little(plan, missing, slot):
                 recipes[slot] = (step,)
+                keep |= missing
             elif (chain := _moves_from_smaller(plan, forward, slot)) is not None:
                 recipes[slot] = chain
                 keep |= {s for again in chain for s in _operands(again)} - {again.slot for again in chain}
     return recipes, keep | (plan.reads - recipes.keys())
+
+
+def _is_little(plan: Plan, slots: set[int], beside: int) -> bool:
+    """Do these values together take no more than an eighth of the memory of another one?"""
+    sizes = [size_hint(plan.layout.nodes[slot]) for slot in slots]
+    whole = size_hint(plan.layout.nodes[beside])
+    return not sizes or (whole is not None and None not in sizes and 8 * sum(s or 0 for s in sizes) <= whole)
 
 
 def _moves_from_smaller(plan: Plan, forward: dict[int, ForwardStep], slot: int) -> tuple[ForwardStep, ...] | None:
