@@ -65,7 +65,7 @@ def _lent(functions: Any, configs: list[Any]) -> Iterator[None]:
         for config, setting in zip(configs, before, strict=True):
             setattr(config, SETTING, setting)
         del functions[NAME]
-        if functions.get(NAME) is not found:  # what was there was no one else's to see, as ours was
+        if functions.get(NAME) is not found:  # an implementation of that name that was there before
             functions[NAME] = found
 
 

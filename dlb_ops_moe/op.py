@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -115,36 +116,31 @@ def _has_kernel(rows: Tensor, maps: Tensor) -> bool:
 
 def _check(x: Tensor, index: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool) -> None:
     """That sizes and dtypes fit; sizes may be symbols."""
-    torch._check(
-        weight.dim() == 3,
-        lambda: (
-            f"weight has shape {list(weight.shape)}: expected [experts, "
-            f"{'inputs, outputs' if transposed else 'outputs, inputs'}]"
-        ),
-    )
+    wanted = "experts, inputs, outputs" if transposed else "experts, outputs, inputs"
+    _must(weight.dim() == 3, lambda: f"weight has shape {list(weight.shape)}: expected [{wanted}]")
     _check_rows("x", x, index)
     wide, high = (1, 2) if transposed else (2, 1)
-    torch._check(
+    _must(
         x.shape[-1] == weight.shape[wide],
-        lambda: f"x has {x.shape[-1]} features, weight {list(weight.shape)} takes {weight.shape[wide]} ({transposed=})",
+        lambda: f"x has {x.shape[-1]} features: weight {list(weight.shape)}, [{wanted}], takes {weight.shape[wide]}",
     )
-    torch._check(x.dtype == weight.dtype, lambda: f"x is {x.dtype} and weight {weight.dtype}: expected one dtype")
+    _must(x.dtype == weight.dtype, lambda: f"x is {x.dtype} and weight {weight.dtype}: expected one dtype")
     if bias is not None:
-        torch._check(
-            bias.shape == (weight.shape[0], weight.shape[high]),
-            lambda: f"bias has shape {list(bias.shape)}: expected {[weight.shape[0], weight.shape[high]]}",
-        )
-        torch._check(bias.dtype == x.dtype, lambda: f"x is {x.dtype} and bias {bias.dtype}: expected one dtype")
+        of_each = torch.Size((weight.shape[0], weight.shape[high]))
+        _must(bias.shape == of_each, lambda: f"bias has shape {list(bias.shape)}: expected {list(of_each)}")
+        _must(bias.dtype == x.dtype, lambda: f"x is {x.dtype} and bias {bias.dtype}: expected one dtype")
 
 
 def _check_rows(name: str, rows: Tensor, index: Tensor) -> None:
-    torch._check(
-        index.dtype in IDS, lambda: f"index is {index.dtype}: expected int64 or int32, the ids of the rows' experts"
-    )
-    torch._check(
+    _must(index.dtype in IDS, lambda: f"index is {index.dtype}: expected int64 or int32, the ids of the rows' experts")
+    _must(
         rows.dim() == index.dim() + 1 and rows.shape[:-1] == index.shape,
         lambda: f"{name} has shape {list(rows.shape)}, index {list(index.shape)}: expected one expert for every row",
     )
+
+
+def _must(holds: Any, why: Callable[[], str]) -> None:
+    torch._check(holds, lambda: f"expert_linear: {why()}")
 
 
 # --- shapes, gradients, batches -------------------------------------------------------------------------------------
