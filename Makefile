@@ -13,7 +13,7 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-moe test parity models faithfulness bench lint train-digits docs clean opinfo operations
+.PHONY: help demo demo-moe test parity models faithfulness bench bench-moe lint train-digits docs clean opinfo operations
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,9 @@ opinfo: .venv-test/.ready  ## PyTorch's own operator samples through every row (
 
 bench: .venv-test/.ready  ## time and memory against a plain gradient
 	OMP_NUM_THREADS=$(BENCH_THREADS) .venv-test/bin/python benchmarks/bench.py
+
+bench-moe: .venv-test/.ready  ## the same for a mixture of experts of OLMoE's shape
+	OMP_NUM_THREADS=$(BENCH_THREADS) .venv-test/bin/python benchmarks/moe.py
 
 lint: .venv-test/.ready  ## ruff (lint, format) and mypy
 	.venv-test/bin/ruff check .

@@ -57,6 +57,7 @@ def olmoe_256x16() -> tuple[nn.Module, tuple[Tensor, ...]]:
         num_experts_per_tok=8,
         vocab_size=1000,
         pad_token_id=0,
+        eos_token_id=0,
         use_cache=False,
     )
     ids = torch.randint(1, 1000, (1, 128))
