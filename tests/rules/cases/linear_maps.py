@@ -123,6 +123,7 @@ CASES: list[Case] = [
     Case(aten.conv1d.default, _conv1d, ("input",)),
     Case(aten.conv1d.default, _conv1d, ("input", "weight"), "made weights"),
     Case(aten.conv2d.default, _conv2d, ("input",)),
+    Case(aten.conv2d.default, _conv2d, ("input", "bias"), "made biases"),
     Case(aten.conv2d.default, _conv2d_alone, ("input",), "no batch"),
     Case(aten.conv3d.default, _conv3d, ("input",)),
     *_both_and_each(aten.matmul.default, _heads, "self", "other"),
