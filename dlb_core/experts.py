@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from dlb_core.contrast import half_tensors
@@ -21,14 +22,16 @@ class ExpertRows:
     """A node whose rows are what experts returned, before the router weighs them and they are added up by token.
 
     node: its value is [*rows, width]. reads: the nodes whose values `places` takes. places: from those values the
-    token and the expert of every row, two int64 tensors of as many elements as there are rows. weight: the node of the
-    router's weight by row, [*rows] or [*rows, 1]; None where nothing weighs them.
+    token and the expert of every row, two int64 tensors of as many elements as there are rows (expert -1: the row is
+    nobody's, or goes nowhere). weight: the node of the router's weights; None where nothing weighs the rows. weigh: from
+    its value and the shape of the rows the weight of each, [*rows] or [*rows, 1]; None where the value is just that.
     """
 
     node: fx.Node
     reads: tuple[fx.Node, ...]
     places: Callable[..., tuple[Tensor, Tensor]]
     weight: fx.Node | None = None
+    weigh: Callable[[Tensor, torch.Size], Tensor] | None = None
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def _layer(site: ExpertSite, layout: Layout, values: Sequence[Any], shapes: Sequ
     weights, counts = [], []
     for rows, found in zip(site.rows, routed, strict=True):
         ones = torch.ones(found.tokens.shape[0], device=found.tokens.device)
-        by_row = ones if rows.weight is None else _value(rows.weight, layout, values).reshape(-1)
+        by_row = ones if rows.weight is None else _weight(rows, rows.weight, found, layout, values)
         weights.append(found.table(by_row))
         counts.append(found.table((by_row != 0).to(ones)))  # a block may run every expert, and weigh most by zero
     weight = sum(weights[1:], weights[0])
@@ -144,6 +144,11 @@ def _layer(site: ExpertSite, layout: Layout, values: Sequence[Any], shapes: Sequ
         weight if site.probability is None else _value(site.probability, layout, values).reshape(size),
         _ways(site, layout),
     )
+
+
+def _weight(rows: ExpertRows, node: fx.Node, found: Routed, layout: Layout, values: Sequence[Any]) -> Tensor:
+    value = _value(node, layout, values)
+    return (value if rows.weigh is None else rows.weigh(value, found.shape)).reshape(-1)
 
 
 def _value(node: fx.Node, layout: Layout, values: Sequence[Any]) -> Tensor:
