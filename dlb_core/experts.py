@@ -23,8 +23,8 @@ class ExpertRows:
 
     node: its value is [*rows, width]. reads: the nodes whose values `places` takes. places: from those values the
     token and the expert of every row, two int64 tensors of as many elements as there are rows (expert -1: the row is
-    nobody's, or goes nowhere). weight: the node of the router's weights; None where nothing weighs the rows. weigh: from
-    its value and the shape of the rows the weight of each, [*rows] or [*rows, 1]; None where the value is just that.
+    nobody's, or goes nowhere). weight: the node of the router's weights; None where nothing weighs the rows. weigh:
+    from its value and the shape of the rows the weight of each, [*rows] or [*rows, 1]; None: the value is just that.
     """
 
     node: fx.Node

@@ -26,15 +26,20 @@ def shape_of(node: fx.Node) -> tuple[Any, ...] | None:
     return tuple(found[0].shape) if len(found) == 1 and found[0] is value else None
 
 
+def sizes(node: Any) -> tuple[str, ...]:
+    """The traced shape as text, in which sizes that are equal at every call are equal."""
+    return tuple(count([length]) for length in (shape_of(node) or ())) if isinstance(node, fx.Node) else ()
+
+
 def size(length: Any) -> int | None:
     """A size that the trace fixed; None where it is free."""
     fixed = length if isinstance(length, int) else length.node.maybe_as_int()
     return None if fixed is None else int(fixed)
 
 
-def count(sizes: Sequence[Any]) -> str:
+def count(lengths: Sequence[Any]) -> str:
     """How many there are, as text: equal for sizes that are equal at every call."""
-    return str(math.prod(sizes))
+    return str(math.prod(lengths))
 
 
 def active_operands(node: fx.Node, registry: Registry) -> dict[str, fx.Node]:

@@ -30,7 +30,7 @@ from dlb_core.rules import (
     module_chain,
     operand_nodes,
 )
-from dlb_ops_moe.graphs import active_operands, family_of, shape_of, size
+from dlb_ops_moe.graphs import active_operands, family_of, shape_of, size, sizes
 
 Values = Mapping[fx.Node, Any]
 NUMBERED = re.compile(r"(.*?)(\d+)(?:@\d+)?$")
@@ -147,9 +147,9 @@ class Slices:
         if not isinstance(row, (Linear, Bilinear)) or len(active) != 1:
             return None
         named = operand_nodes(node, row)
-        (weight, *more) = [n for name, n in named.items() if name not in active and name != row.bias] or [None]
-        cut = _slice_of(weight)
-        if more or cut is None:
+        weights = [n for name, n in named.items() if name not in active and name != row.bias]
+        cut = _slice_of(weights[0]) if len(weights) == 1 else None
+        if cut is None:
             return None
         bound = bound_arguments(cut)
         if family_of(cut) == "select":
@@ -244,12 +244,16 @@ def _handed_on(node: fx.Node, row: Row, operands: Mapping[str, fx.Node], labels:
         return _moved(node, operands, labels)
     if any(label.key != first.key for label in labels) or first.modules:
         scaled = isinstance(row, Product) and len(operands) == 1
-        return first if scaled and shape_of(node) == shape_of(next(iter(operands.values()))) else None
-    if isinstance(row, (Elementwise, Product, Sum, Normalise)):
-        return first if all(shape_of(source) == shape_of(node) for source in operands.values()) else None
-    if isinstance(row, Linear) and family_of(node) == "linear":
-        return first
+        return first if scaled and sizes(node) == sizes(next(iter(operands.values()))) else None
+    if isinstance(row, Linear) and family_of(node) in ("mean", "sum"):  # a norm that is written out
+        return first if len(sizes(node)) > 1 and sizes(node)[-1] == "1" and _same_rows(node, operands) else None
+    if isinstance(row, (Elementwise, Product, Sum, Normalise)) or family_of(node) == "linear":
+        return first if _same_rows(node, operands) else None
     return None
+
+
+def _same_rows(node: fx.Node, operands: Mapping[str, fx.Node]) -> bool:
+    return all(sizes(source)[:-1] == sizes(node)[:-1] for source in operands.values())
 
 
 def _keeps_rows(node: fx.Node, source: fx.Node) -> bool:

@@ -24,7 +24,7 @@ from dlb_core.rules import (
     bound_arguments,
     operand_nodes,
 )
-from dlb_ops_moe.graphs import active_operands, count, family_of, shape_of
+from dlb_ops_moe.graphs import active_operands, count, family_of, shape_of, sizes
 
 Values = Mapping[fx.Node, Any]
 
@@ -39,19 +39,20 @@ PLACES = frozenset(
 MOVES = SAME | RESHAPES | TURNS | PLACES
 
 
-def hands_on(node: fx.Node, registry: Registry) -> bool:
-    """Does a node only add up, scale by numbers and place what comes in?"""
+def hands_on(node: fx.Node, sources: Sequence[fx.Node], registry: Registry) -> bool:
+    """Does a node only add up, scale by numbers and place what comes from the sources?"""
     row = registry.row_at(node)
-    active = active_operands(node, registry)
-    if isinstance(row, Move):
+    if isinstance(row, Move) and family_of(node) != "copy":
         return family_of(node) in MOVES
     if isinstance(row, Linear):
         return row.weight is None and row.weights is None and family_of(node) in ("sum", "mean")
-    if isinstance(row, Product):
-        return len(active) == 1
-    if isinstance(row, Elementwise):
-        return bool({"affine", "quotient"} & row.tags) and len(active) == 1
-    return isinstance(row, (Sum, Accumulate))
+    if isinstance(row, Accumulate):
+        return True
+    if any(sizes(source) != sizes(node) for source in sources):
+        return False
+    if isinstance(row, Product) or (isinstance(row, Elementwise) and {"affine", "quotient"} & row.tags):
+        return len(active_operands(node, registry)) == 1
+    return isinstance(row, Sum) or family_of(node) == "copy"
 
 
 def keeps_order(node: fx.Node, source: fx.Node, registry: Registry) -> bool:
@@ -68,32 +69,33 @@ def keeps_order(node: fx.Node, source: fx.Node, registry: Registry) -> bool:
 class Way:
     """The nodes from the weighing of some rows to `entry`, and the way of tokens back along them."""
 
-    def __init__(self, rows: fx.Node, weighing: fx.Node, entry: fx.Node, inside: Sequence[fx.Node], registry: Registry):
+    def __init__(self, rows: fx.Node, entry: fx.Node, inside: Sequence[fx.Node], registry: Registry):
         self._rows, self._entry, self._registry = rows, entry, registry
-        below = {weighing}
-        self._path = [weighing]
+        below = {rows}
+        self._path: list[fx.Node] = []
         for node in inside:  # in graph order
-            if node is not weighing and any(s in below for s in active_operands(node, registry).values()):
+            if any(source in below for source in active_operands(node, registry).values()):
                 below.add(node)
                 self._path.append(node)
+            if node is entry:
+                break
         self._slots = self._sum_over_slots()
-        others = (
-            {n for node in self._path if not self._passes(node, below) for n in node.all_input_nodes} - below - {rows}
-        )
-        self.reads: tuple[fx.Node, ...] = () if self._slots else (rows, entry, *sorted(others, key=lambda n: n.name))
+        read = [n for node in self._path if not self._passes(node, below) for n in node.all_input_nodes]
+        others = sorted({*read} - below, key=lambda n: n.name)
+        self.reads: tuple[fx.Node, ...] = () if self._slots else (rows, entry, *others)
 
     def _sum_over_slots(self) -> bool:
         """Is it the sum over the last dimension of the rows, and nothing else?"""
-        shape = shape_of(self._rows)
+        shape = sizes(self._rows)
         before: fx.Node = self._path[0]
-        if shape is None or len(shape) < 3 or shape_of(before) != shape:
+        if len(shape) < 3 or sizes(before) != shape:
             return False
         summed = 0
         for node in self._path[1:]:
             bound = bound_arguments(node)
             if family_of(node) == "sum" and not summed and before in operands_of(node, self._registry):
                 dims = [d % len(shape) for d in bound.get("dim") or ()]
-                if dims != [len(shape) - 2] or shape_of(before) != shape:
+                if dims != [len(shape) - 2] or sizes(before) != shape:
                     return False
                 summed += 1
             elif not keeps_order(node, before, self._registry):
@@ -103,9 +105,10 @@ class Way:
 
     def tokens(self, values: Values, experts: Tensor) -> Tensor:
         """The token of every row, [*rows]; -1 for rows that reach none. experts: [*rows]."""
-        if self._slots:
+        if self._slots:  # [*tokens, slots]
             slots = experts.shape[-1]
-            return torch.arange(experts.numel() // slots, device=experts.device).repeat_interleave(slots)
+            tokens = torch.arange(experts.numel() // slots, device=experts.device).repeat_interleave(slots)
+            return tokens.reshape(experts.shape)
         rows, entry = values[self._rows], values[self._entry]
         zeros = torch.zeros(rows.shape, dtype=torch.float64, device=rows.device)
         back: Callable[[Tensor], tuple[Tensor]] = torch.func.vjp(lambda x: self._run(x, values), zeros)[1]
@@ -136,7 +139,7 @@ class Way:
         if isinstance(row, Accumulate):
             (into, *added) = (n in made for n in operands_of(node, self._registry))
             return into and not any(added)
-        return isinstance(row, (Product, Elementwise, Sum)) or family_of(node) in SAME
+        return isinstance(row, (Product, Elementwise, Sum)) or family_of(node) in SAME | {"copy"}
 
     def _step(self, node: fx.Node, made: dict[fx.Node, Any], values: Values) -> Any:
         row = self._registry.row_at(node)
