@@ -7,7 +7,7 @@ modules beside each other. What is known of a value is a `Label`: a function tha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,35 +141,41 @@ class Slices:
         bound = bound_arguments(node)
         family = family_of(node)
         if family == "expert_linear":
-            return self._by_index(node, bound["weight"], bound["index"], dims=1)
+            return self._by_index(node, bound["weight"], bound["index"])
         if family in GROUPED:
             return self._by_ends(node, bound.get("mat2", bound.get("weight")), bound.get("offs"))
-        if not isinstance(row, (Linear, Bilinear)) or len(active) != 1:
+        named = operand_nodes(node, row) if isinstance(row, (Linear, Bilinear)) and len(active) == 1 else {}
+        weights = [n for name, n in named.items() if name not in active and name not in row.role("bias")]
+        if len(weights) != 1:
             return None
-        named = operand_nodes(node, row)
-        weights = [n for name, n in named.items() if name not in active and name != row.bias]
-        cut = _slice_of(weights[0]) if len(weights) == 1 else None
+        cut = _slice_of(weights[0])
         if cut is None:
-            return None
+            return self._by_dimension(node, weights[0])
         bound = bound_arguments(cut)
         if family_of(cut) == "select":
             return self._by_number(node, bound["self"], bound["index"]) if bound["dim"] == 0 else None
         places = bound["indices"]
-        if len(places) != 1 or family != "bmm" or len(shape_of(places[0]) or ()) != 1:
+        if len(places) != 1 or not sizes(places[0]) or places[0].meta["val"].dtype == torch.bool:
             return None
-        return self._by_index(node, bound["self"], places[0], dims=2)
+        return self._by_index(node, bound["self"], places[0], weights[0])
 
-    def _by_index(self, node: fx.Node, weight: Any, index: fx.Node, dims: int) -> Label | None:
-        """One expert by row, in an index; `dims` more dimensions come behind the rows."""
+    def _by_index(self, node: fx.Node, weight: Any, index: fx.Node, slices: fx.Node | None = None) -> Label | None:
+        """One expert by row, in an index; of products with `slices`, which lie as the index does, where they come."""
         found = self._experts(weight)
-        if found is None:
+        places = range(len(sizes(index))) if slices is None else _dimensions(node, slices, len(sizes(index)))
+        if found is None or places is None:
             return None
-
-        def of(values: Values) -> Tensor:
-            numbers: Tensor = values[index]
-            return numbers.reshape(*numbers.shape, *[1] * dims)
-
+        of = _spread(lambda values: values[index], places, len(sizes(node)))
         return Label(found[0], index, found[1], frozenset(), (index,), of)
+
+    def _by_dimension(self, node: fx.Node, weight: fx.Node) -> Label | None:
+        """All experts for every row, in a dimension of their own."""
+        found, places = self._experts(weight), _dimensions(node, weight, 1)
+        if found is None or places is None:
+            return None
+        home, experts = found
+        of = _spread(lambda values: torch.arange(experts, device=values[node].device), places, len(sizes(node)))
+        return Label(home, node, experts, frozenset(range(experts)), (node,), of)
 
     def _by_ends(self, node: fx.Node, weight: Any, ends: Any) -> Label | None:
         """Rows sorted by expert, and where each expert's rows end."""
@@ -209,6 +215,33 @@ class Slices:
             home = home.rpartition(".")[0]
         experts = size(shape[0])
         return None if experts is None else (home or "experts", experts)
+
+
+def _dimensions(node: fx.Node, weight: fx.Node, many: int) -> Sequence[int] | None:
+    """Where a product has the first dimensions of its weight, `many` of them; None where it sums over one."""
+    bound, dims = bound_arguments(node), len(sizes(node))
+    family = family_of(node)
+    if family == "einsum":
+        equation = bound["equation"].replace(" ", "")
+        if "." in equation or "->" not in equation or equation.count(",") != 1:
+            return None
+        given, _, out = equation.partition("->")
+        mine = given.split(",")[0 if bound["tensors"][0] is weight else 1]
+        found = [out.find(letter) for letter in mine[:many]]
+        return found if -1 not in found and found == sorted(found) and dims - 1 not in found else None
+    behind = len(sizes(weight)) == many + 2 and dims == many + 2  # the two that are multiplied
+    return range(many) if family in ("matmul", "bmm") and behind else None
+
+
+def _spread(of: Callable[[Values], Tensor], places: Sequence[int], dims: int) -> Callable[[Values], Tensor]:
+    """Numbers in a shape that broadcasts to a value: their dimensions at `places` of `dims`."""
+
+    def spread(values: Values) -> Tensor:
+        numbers = of(values)
+        sizes = dict(zip(places, numbers.shape, strict=True))
+        return numbers.reshape([sizes.get(dim, 1) for dim in range(dims)])
+
+    return spread
 
 
 def _slice_of(weight: Any) -> fx.Node | None:

@@ -22,6 +22,7 @@ from dlb_core.rules import (
 from dlb_ops_moe.graphs import family_of, shape_of, size
 
 CHOOSES = frozenset({"topk", "sort", "gather", "take_along_dim", "max"})  # the last dimension is experts
+PARTS = frozenset({"select", "slice", "index_select", "unbind", "split", "split_with_sizes", "chunk"})
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,14 @@ class Router:
     """Where weights come from. logits: what it knows about every token and expert. experts: how many those are.
 
     probability: a gate as wide, before any expert is chosen; None where only chosen experts have one. wide: the nodes
-    in which every token has a value for every expert. chooses: some experts are picked for each token.
+    in which every token has a value for every expert. picks: weights are taken out of these, for some experts.
     """
 
     logits: frozenset[fx.Node]
     experts: int
     probability: fx.Node | None
     wide: frozenset[fx.Node]
-    chooses: bool
+    picks: bool
 
 
 def router_of(weight: fx.Node, registry: Registry) -> Router | None:
@@ -54,8 +55,8 @@ def router_of(weight: fx.Node, registry: Registry) -> Router | None:
     if experts is None or experts < 2:
         return None
     probability = firsts[0] if len(firsts) == 1 and firsts[0] in gates else None
-    chooses = any(family_of(node) in CHOOSES for node in ways)
-    return Router(logits, experts, probability, frozenset(node for node in wide if node is not None), chooses)
+    picks = any(_picks(node, experts) for node in ways)
+    return Router(logits, experts, probability, frozenset(node for node in wide if node is not None), picks)
 
 
 def _ways(weight: fx.Node, registry: Registry) -> dict[fx.Node, list[fx.Node]]:
@@ -109,3 +110,14 @@ def _wide(node: fx.Node, registry: Registry) -> fx.Node | None:
     dim = bound.get("dim", -1)
     last = bool(shape) and isinstance(dim, int) and dim % len(shape or ()) == len(shape or ()) - 1
     return source if last else None
+
+
+def _picks(node: fx.Node, experts: int) -> bool:
+    """Is something taken out of a dimension as long as there are experts?"""
+    bound, family = bound_arguments(node), family_of(node)
+    shape = shape_of(bound["self"]) if isinstance(bound.get("self"), fx.Node) else None
+    if family in CHOOSES or not shape:
+        return family in CHOOSES
+    if family == "index":
+        return any(i is not None and size(n) == experts for i, n in zip(bound["indices"], shape, strict=False))
+    return family in PARTS and size(shape[bound.get("dim", 0)]) == experts

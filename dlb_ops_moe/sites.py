@@ -113,11 +113,13 @@ def _sites(flowing: Sequence[Flow], program: Program, registry: Registry) -> lis
 
 
 def _certain(flow: Flow) -> bool:
-    """Modules beside each other are experts when several of them are weighed together, or some were chosen."""
-    first = flow.weighings[0]
+    """Numbered modules are experts if all of them have a weight, or weights were picked for those that ran."""
+    router = flow.weighings[0].router
     labels = [rows.label for weighing in flow.weighings for rows in weighing.rows]
     numbers = {number for label in labels for number in label.numbers}
-    return not labels[0].modules or len(numbers) > 1 or first.router.chooses
+    if not labels[0].modules or len(numbers) == router.experts:
+        return True
+    return router.picks and (len(numbers) > 1 or all(isinstance(label.key, int) for label in labels))
 
 
 def _entry(flow: Flow, program: Program, registry: Registry) -> fx.Node | None:
