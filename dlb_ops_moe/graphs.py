@@ -10,6 +10,10 @@ from torch import fx
 
 from dlb_core.rules import Program, Registry, facts, fake_tensors, op_name, operand_nodes
 
+#: Ops by family: those that leave every element as it is, and those that only write the sizes in another way.
+SAME = frozenset({"clone", "alias", "detach", "_to_copy", "contiguous", "to", "type_as", "dropout", "lift_fresh_copy"})
+RESHAPES = frozenset({"view", "_unsafe_view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze"})
+
 
 def family_of(node: fx.Node) -> str:
     """``topk`` for aten::topk.default; a function's own name; empty for what is no call."""

@@ -30,11 +30,10 @@ from dlb_core.rules import (
     module_chain,
     operand_nodes,
 )
-from dlb_ops_moe.graphs import active_operands, family_of, shape_of, size, sizes
+from dlb_ops_moe.graphs import RESHAPES, SAME, active_operands, family_of, shape_of, size, sizes
 
 Values = Mapping[fx.Node, Any]
 NUMBERED = re.compile(r"(.*?)(\d+)(?:@\d+)?$")
-SAME = frozenset({"clone", "alias", "detach", "_to_copy", "contiguous", "to", "type_as", "dropout", "lift_fresh_copy"})
 GROUPED = frozenset({"_grouped_mm", "grouped_mm_fallback"})
 
 
@@ -272,9 +271,14 @@ def _handed_on(node: fx.Node, row: Row, operands: Mapping[str, fx.Node], labels:
     if any(label.home != first.home for label in labels):
         return None
     if isinstance(row, Move):
-        if len(operands) == 1 and _keeps_rows(node, next(iter(operands.values()))):
-            return first
-        return _moved(node, operands, labels)
+        if len(operands) > 1:
+            return _moved(node, operands, labels)
+        (source,) = operands.values()
+        if isinstance(first.key, int) and (
+            family_of(node) in RESHAPES or (family_of(node) == "cat" and sizes(node) == sizes(source))
+        ):
+            return _all_of(node, first.home, first.key, first.experts, first.modules)
+        return first if _keeps_rows(node, source) else _moved(node, operands, labels)
     if any(label.key != first.key for label in labels) or first.modules:
         scaled = isinstance(row, Product) and len(operands) == 1
         return first if scaled and sizes(node) == sizes(next(iter(operands.values()))) else None

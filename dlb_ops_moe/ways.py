@@ -24,12 +24,10 @@ from dlb_core.rules import (
     bound_arguments,
     operand_nodes,
 )
-from dlb_ops_moe.graphs import active_operands, count, family_of, shape_of, sizes
+from dlb_ops_moe.graphs import RESHAPES, SAME, active_operands, count, family_of, shape_of, sizes
 
 Values = Mapping[fx.Node, Any]
 
-SAME = frozenset({"clone", "alias", "detach", "_to_copy", "contiguous", "to", "type_as", "dropout", "lift_fresh_copy"})
-RESHAPES = frozenset({"view", "_unsafe_view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze"})
 TURNS = frozenset({"permute", "transpose", "t", "movedim", "swapaxes"})
 PLACES = frozenset(
     {"index", "index_select", "gather", "select", "slice", "split", "split_with_sizes", "chunk", "unbind", "getitem"}
