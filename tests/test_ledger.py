@@ -189,3 +189,22 @@ def test_a_loss_is_raised_warned_about_or_seen_at_the_ends(x: Tensor) -> None:
 def test_an_unknown_check_is_refused(x: Tensor) -> None:
     with pytest.raises(ValueError, match="check='loose': choose one of 'raise', 'warn', 'ends', 'off'"):
         DLBacktrace(MLP().eval(), x, check="loose")
+
+
+def test_a_node_of_coarse_complex_values_is_held_to_what_they_hold() -> None:
+    """Rotary positions that a float64 model takes in complex64: sums of float32 cannot close to 1e-9."""
+
+    class Rotated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.angle = nn.Linear(6, 8), nn.Parameter(torch.randn(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            turned = torch.view_as_complex(self.fc(x).float().reshape(-1, 4, 2))
+            return torch.view_as_real(turned * torch.polar(torch.ones(4), self.angle.float())).flatten(1).double()
+
+    torch.manual_seed(0)
+    ledger = books(Rotated().double(), torch.randn(3, 6, dtype=torch.float64), "attnlrp")
+    (entry,) = (entry for entry in ledger.by_node.values() if entry.op == "aten::mul.Tensor")
+    assert entry.tolerance == 1e-5
+    assert ledger.by_node["linear"].tolerance == 1e-9

@@ -98,7 +98,7 @@ def _entry(step: RelevanceStep, sums: _NodeSums, names: Sequence[str], dtype: to
 
 def node_tolerance(node: fx.Node, dtype: torch.dtype) -> float:
     """The coarsest of the relevance's dtype and those of the node's values: a rule divides by what was computed."""
-    values = [t.dtype for n in (node, *node.all_input_nodes) for t in fake_tensors(n)]
+    values = [t.dtype.to_real() for n in (node, *node.all_input_nodes) for t in fake_tensors(n)]
     return max(TOLERANCE[d] for d in (dtype, *values) if d in TOLERANCE)
 
 
