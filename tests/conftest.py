@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 import torch
 import torchvision_stub
 from hypothesis import HealthCheck, settings
@@ -14,3 +15,8 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
 
 settings.register_profile("dlb", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dlb")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    help = "every model of the matrix and every family of experts, not the fast ones only"
+    parser.getgroup("models").addoption("--all-models", action="store_true", help=help)

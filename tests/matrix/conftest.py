@@ -1,4 +1,4 @@
-"""`--all-models` runs the whole matrix, `--document PATH` writes what was measured."""
+"""`--all-models` runs the whole matrix (it is an option of all tests), `--document PATH` writes what was measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ LINES = pytest.StashKey[list[dict[str, object]]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("models")
-    group.addoption("--all-models", action="store_true", help="every model of the matrix, not the fast ones only")
     group.addoption("--document", type=Path, default=None, help="where the table of models is written")
 
 
