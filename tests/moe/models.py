@@ -133,11 +133,11 @@ def _families() -> list[Family]:
     common = {"common": True}
     hidden = {"output": "last_hidden_state", "target": (3, 5)}
     return [
-        _family("Olmoe", about=common, num_experts=8, intermediate_size=12, **TWO, **biased, **PAIRS),
+        _family("Olmoe", about=common, num_experts=8, intermediate_size=24, **TWO, **biased, **PAIRS),
         _family("Qwen2Moe", about=common, shared_expert_intermediate_size=10, norm_topk_prob=True, **OF_SIX, **PAIRS),
         _family("Qwen3Moe", norm_topk_prob=True, **biased, **OF_SIX, **WIDE),
         _family("Mixtral", sliding_window=3, **OF_FOUR, **PAIRS),
-        _family("GptOss", about=common, num_local_experts=6, intermediate_size=12, **TWO, **SLIDING, **WIDE),
+        _family("GptOss", about=common, num_local_experts=6, intermediate_size=24, **TWO, **SLIDING, **WIDE),
         _family("DeepseekV2", topk_method="group_limited_greedy", first_k_dense_replace=1, **biased, **OF_EIGHT, **LATENT),
         _family("DeepseekV3", about=common, first_k_dense_replace=1, **biased, **OF_EIGHT, **LATENT),
         _family("Phimoe", lm_head_bias=True, **biased, **OF_FOUR, **PAIRS),
