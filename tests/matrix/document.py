@@ -36,6 +36,7 @@ TITLES = {
     "vision": "Images",
     "detection": "Detection",
     "text": "Text",
+    "experts": "Mixtures of experts",
     "multimodal": "Text with images, sound",
     "recurrent": "Recurrent",
     "tabular": "Tables, and torch's own transformer modules",

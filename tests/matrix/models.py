@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import detection, multimodal, recurrent, tabular, text, vision
+from . import detection, experts, multimodal, recurrent, tabular, text, vision
 from .entry import Entry
 
-FAMILIES = (vision, detection, text, multimodal, recurrent, tabular)
+FAMILIES = (vision, detection, text, experts, multimodal, recurrent, tabular)
 ENTRIES: dict[str, Entry] = {entry.name: entry for family in FAMILIES for entry in family.ENTRIES}

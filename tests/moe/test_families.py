@@ -1,6 +1,6 @@
 """Every family of experts: the forward, the books, and the same relevance as written densely and as a loop.
 
-The families of every run are the ones marked `common`; `--all-models` takes all of them.
+The families of every run are the ones that are `common`; `--all-models` takes all of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dlb_core import DLBacktrace, Ledger, Relevance
 from dlb_core.kernel.packs import registry
 
 from .dense import WRITTEN, densely, implementation
-from .models import COMMON, FAMILIES, Family
+from .models import FAMILIES, Family
 
 EXACT = torch.float64
 SAME = 1e-8
@@ -29,6 +29,11 @@ TURNS = ("epsilon", "gamma", "alpha-beta", "attnlrp")
 #: Modes whose parts have a stabiliser of 1e-6 that nobody can change: a loop, which adds expert after expert, puts it
 #: in once for each of them.
 STABILISED = ("vision", "faithful", "flat", "w-square")
+#: Modes that share by the signs of what is added up. A loop adds in steps: of three experts the first two share what
+#: they have in common, and a bias that is added to a product (GPT-OSS) stands beside it as a whole.
+BY_SIGNS = ("gamma", "alpha-beta", "z-plus")
+BY_SIZES = ("default", "contrastive")
+IN_STEPS = {"FlexOlmo": (*BY_SIGNS, *BY_SIZES), "GptOss": BY_SIGNS}
 
 
 class Traced(NamedTuple):
@@ -51,7 +56,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "name" in metafunc.fixturenames:
         every = metafunc.config.getoption("--all-models")
         fits = FITS.get(metafunc.function.__name__, lambda family: True)
-        metafunc.parametrize("name", [n for n in (FAMILIES if every else COMMON) if fits(FAMILIES[n])])
+        metafunc.parametrize("name", [n for n, f in FAMILIES.items() if (every or f.common) and fits(f)])
 
 
 def modes_of(name: str) -> list[str]:
@@ -122,15 +127,22 @@ def test_the_same_relevance_as_written_densely(name: str) -> None:
 def test_the_same_relevance_as_the_loop_over_experts(name: str) -> None:
     """The eager loop, recorded."""
     family, model, dlb, call = traced(name)
-    modes = [mode for mode in modes_of(name) if mode not in STABILISED]
+    modes = [mode for mode in modes_of(name) if mode not in (*STABILISED, *IN_STEPS.get(name, ()))]
     with looped(family, model):
         assert_the_same(name, dlb, recorded(model, family, call), modes)
 
 
+def exchangeable(family: Family) -> bool:
+    """Not Qwen3-Next: the tape meets the triangular solver that torch.export takes apart, and that has no row."""
+    return family.interface and family.name != "Qwen3Next"
+
+
 #: Which families a test is about, where it is not about all of them.
 FITS = {
-    "test_the_same_relevance_as_written_densely": lambda f: f.interface or f.name in ("JetMoe", "SwitchTransformers"),
-    "test_the_same_relevance_as_the_loop_over_experts": lambda f: f.interface or f.name == "JetMoe",
+    "test_the_same_relevance_as_written_densely": lambda f: (
+        exchangeable(f) or f.name in ("JetMoe", "SwitchTransformers")
+    ),
+    "test_the_same_relevance_as_the_loop_over_experts": lambda f: exchangeable(f) or f.name == "JetMoe",
 }
 
 
