@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from moe.models import FAMILIES, HELD, WHOLE, Family
+from moe.models import FAMILIES, HELD, Family
 from torch import nn
 
 from .entry import Entry, Size
 
 FAST = ("GptOss", "table, loop")
-NOTES = {HELD: "its scan is unrolled: fixed length", WHOLE: "its state-space layer takes more than one token"}
+NOTES = {HELD: "its scan is unrolled: fixed length"}
 
 
 @dataclass(frozen=True)

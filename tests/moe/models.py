@@ -20,7 +20,6 @@ from .blocks import LanguageModel, Table
 
 LENGTH = 7
 FREE = ((3, 2), (1, 1), (2, -6))  # longer; one sample; one token, so that most experts have nobody
-WHOLE = ((3, 2), (1, 1))  # one token alone is another case to the model's own code
 HELD = ((3, 0), (1, 0))  # its scan is unrolled
 
 
@@ -155,7 +154,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     "Glm4MoeLite": {**BIASED, **OF_EIGHT, **LATENT},
     "GraniteMoeHybrid": {
         "shared_intermediate_size": 10, "layer_types": ["mamba", "attention"], "mamba_n_heads": 4, "mamba_n_groups": 2,
-        "mamba_d_state": 4, "mamba_d_head": 8, "mamba_d_conv": 3, "mamba_chunk_size": 16, **OF_FOUR, **PAIRS,
+        "mamba_d_state": 4, "mamba_d_head": 8, "mamba_d_conv": 3, "mamba_chunk_size": 4, **OF_FOUR, **PAIRS,
     },
     "GraniteMoeShared": {"shared_intermediate_size": 10, **OF_FOUR, **PAIRS},
     "HunYuanMoEV1": {"num_experts": 4, "moe_topk": 2, **NARROW, **BIASED, **WIDE},
@@ -168,7 +167,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     "MiniMaxM2": {"num_local_experts": 6, **NARROW, **TWO, **WIDE},
     "NemotronH": {
         "layers_block_type": ["linear_attention", "moe", "full_attention", "moe"], "ssm_state_size": 4,
-        "mamba_num_heads": 4, "mamba_head_dim": 8, "n_groups": 2, "conv_kernel": 3, "chunk_size": 16,
+        "mamba_num_heads": 4, "mamba_head_dim": 8, "n_groups": 2, "conv_kernel": 3, "chunk_size": 4,
         "moe_shared_expert_intermediate_size": 10, "mlp_bias": True, "hidden_size": 16, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 40, **OF_EIGHT,
     },
@@ -214,9 +213,6 @@ TAPED: dict[str, dict[str, Any]] = {
 ABOUT: dict[str, dict[str, Any]] = {
     "JetMoe": {"interface": False},
     "Jamba": {"calls": HELD},
-    "GraniteMoeHybrid": {"calls": WHOLE},
-    "NemotronH": {"calls": WHOLE},
-    "Qwen3Next": {"calls": WHOLE},
 }
 COMMON = ("Olmoe", "Qwen2Moe", "GptOss", "DeepseekV3", "JetMoe", "MuseSparkText")
 
