@@ -177,8 +177,9 @@ def check_default(entry: Entry, relevance: Relevance, ledger: Ledger, found: Mea
 def check_samples_alone(entry: Entry, dlb: DLBacktrace, found: Measured) -> None:
     """In float64: a sample of a batch gets what it gets alone; in `default` and in the last of the model's modes.
 
-    Where a mode has steps (the empty sides of alpha-beta), the last bit counts, and a batch of another size may have
-    others: there the sample is compared with itself beside itself, so that nothing can come from another sample.
+    Where a mode has steps (the empty sides of alpha-beta), or the model computes in float32 all the same (a router),
+    the last bits count, and a batch of another size may have others: there the sample is compared with itself beside
+    itself, so that nothing can come from another sample.
     """
     size = entry.calls[0]
     inputs = call(entry, size, torch.float64)
@@ -192,7 +193,7 @@ def check_samples_alone(entry: Entry, dlb: DLBacktrace, found: Measured) -> None
         together = explained(mode, *range(size.batch))
         here = {name: value[sample : sample + 1] for name, value in together.items()}
         apart = {name: relative(value, here[name]) for name, value in explained(mode, sample).items()}
-        if max(apart.values()) > ALONE and mode in STEPPED:
+        if max(apart.values()) > ALONE and (entry.coarse or mode in STEPPED):
             beside = explained(mode, *[sample] * size.batch)
             apart = {name: relative(value[sample : sample + 1], here[name]) for name, value in beside.items()}
         for name, distance in apart.items():
@@ -200,8 +201,8 @@ def check_samples_alone(entry: Entry, dlb: DLBacktrace, found: Measured) -> None
 
 
 def leaves(relevance: Relevance) -> Iterator[tuple[str, Tensor]]:
-    """Name and tensor of every entry; a tuple gives several."""
+    """Name and tensor of every entry that has places (an expert that nobody chose has none); a tuple gives several."""
     for name, value in relevance.items():
         for tensor in value if isinstance(value, tuple) else (value,):
-            if tensor is not None:
+            if tensor is not None and tensor.numel():
                 yield name, tensor

@@ -15,7 +15,9 @@ norms. For each of them holds: the traced forward equals the model's, at other b
 it has them. In `default`, `epsilon` and three more modes, others from model to model, the books close at every node and
 end to end (of each map of `contrastive`, of which nothing is negative). In two of these one sample of a batch gets what
 it gets alone (in float64, to 1e-9; not asked of the whole detectors, which take one image; alpha-beta on Mamba2 is held
-to the sample beside itself, since there the last bits of a batch of another size decide which side of a sum is empty).
+to the sample beside itself, since there the last bits of a batch of another size decide which side of a sum is empty,
+and so are mixtures of experts where their routers, which compute in float32 whatever the model's dtype, give other last
+bits).
 In `default`, besides: nothing is negative, and all units arrive at the inputs and at the constants that stand alone as
 values (a class token).
 

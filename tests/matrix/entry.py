@@ -26,8 +26,9 @@ class Entry(Case):
 
     family: the file it stands in. output: which output is explained (None: the first floating one). target: as
     `evaluation` takes it (None: what `auto` means). dynamic: further free dimensions by input name. tracer: the one
-    that must have run. calls: what is run beside the traced size; the first is the one that is explained.
-    unsupported: why it cannot be explained yet; then it must fail. fast: part of every test run.
+    that must have run. coarse: parts of it compute in float32, whatever its dtype. calls: what is run beside the traced
+    size; the first is the one that is explained. unsupported: why it cannot be explained yet; then it must fail. fast:
+    part of every test run.
     """
 
     family: str = ""
@@ -35,6 +36,7 @@ class Entry(Case):
     target: Any = None
     dynamic: Mapping[str, Any] | None = None
     tracer: str = "export"
+    coarse: bool = False
     calls: tuple[Size, ...] = (Size(3, 4), Size(1, 1))
     note: str = ""
     unsupported: str = ""

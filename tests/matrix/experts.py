@@ -33,6 +33,7 @@ def _entry(family: Family) -> Mixture:
         output=family.output,
         target=family.target,
         tracer=family.tracer,
+        coarse=True,  # most routers do
         calls=tuple(Size(*call) for call in family.calls),
         note=NOTES.get(family.calls, ""),
         fast=family.name in FAST,

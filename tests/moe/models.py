@@ -171,10 +171,6 @@ DECODERS: dict[str, dict[str, Any]] = {
         "moe_shared_expert_intermediate_size": 10, "mlp_bias": True, "hidden_size": 16, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 40, **OF_EIGHT,
     },
-    "Qwen3Next": {
-        "linear_key_head_dim": 4, "linear_value_head_dim": 4, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
-        "linear_conv_kernel_dim": 3, "layer_types": ["linear_attention", "full_attention"], **SHARED, **OF_SIX, **WIDE,
-    },
     "SolarOpen": {"n_routed_experts": 8, "n_shared_experts": 1, "moe_intermediate_size": 12, **GROUPS, **WIDE},
 }  # fmt: skip
 

@@ -127,17 +127,10 @@ def test_the_same_relevance_as_the_loop_over_experts(name: str) -> None:
         assert_the_same(name, dlb, recorded(model, family, call), modes)
 
 
-def exchangeable(family: Family) -> bool:
-    """Not Qwen3-Next: the tape meets the triangular solver that torch.export takes apart, and that has no row."""
-    return family.interface and family.name != "Qwen3Next"
-
-
 #: Which families a test is about, where it is not about all of them.
 FITS = {
-    "test_the_same_relevance_as_written_densely": lambda f: (
-        exchangeable(f) or f.name in ("JetMoe", "SwitchTransformers")
-    ),
-    "test_the_same_relevance_as_the_loop_over_experts": lambda f: exchangeable(f) or f.name == "JetMoe",
+    "test_the_same_relevance_as_written_densely": lambda f: f.interface or f.name in ("JetMoe", "SwitchTransformers"),
+    "test_the_same_relevance_as_the_loop_over_experts": lambda f: f.interface or f.name == "JetMoe",
 }
 
 
