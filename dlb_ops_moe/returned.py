@@ -33,7 +33,7 @@ from dlb_core.rules import (
 from dlb_ops_moe.graphs import RESHAPES, SAME, active_operands, family_of, shape_of, size, sizes
 
 Values = Mapping[fx.Node, Any]
-NUMBERED = re.compile(r"(.*?)(\d+)(?:@\d+)?$")
+NUMBERED = re.compile(r"([^@]*?)(\d+)(?:@\d+)?$")  # a module's second call ends with @1
 GROUPED = frozenset({"_grouped_mm", "grouped_mm_fallback"})
 
 
@@ -73,14 +73,16 @@ class Returned:
 
     def of(self, node: fx.Node, user: fx.Node) -> Label | None:
         """What is known of a value where `user` reads it: outside of a numbered module that made it, the module's."""
+        known = self._labels.get(node)
+        if known is not None and not known.modules:
+            return known
         around, outer = set(self._chain(user)), ""
         for path in self._chain(node):
-            numbers = _numbers(path, outer) if path not in around else []
-            if numbers:  # the outermost that was left on the way
-                home, number, _ = numbers[0]
-                return _all_of(node, home, number, modules=True)
+            if path not in around:  # the outermost that was left on the way
+                numbers = _numbers(path, outer)
+                return _all_of(node, *numbers[0][:2], modules=True) if numbers else known
             outer = path
-        return self._labels.get(node)
+        return known
 
     def _chain(self, node: fx.Node) -> tuple[str, ...]:
         if node not in self._chains:

@@ -95,13 +95,13 @@ def _alike(meeting: Sequence[Flow]) -> bool:
 
 
 def _sites(flowing: Sequence[Flow], program: Program, registry: Registry) -> list[tuple[ExpertSite, Flow]]:
-    parts = Counter((flow.weighings[0].name, flow.weighings[0].router) for flow in flowing)
+    parts = Counter(flow.weighings[0].router.logits for flow in flowing)
     names: Counter[str] = Counter()
     found = []
     for flow in flowing:
         first = flow.weighings[0]
         entry = _entry(flow, program, registry)
-        if entry is None or parts[first.name, first.router] > 1 or not _certain(flow):
+        if entry is None or parts[first.router.logits] > 1 or not _certain(flow):
             continue
         calls = names[first.name]
         names[first.name] += 1

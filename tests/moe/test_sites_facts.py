@@ -61,6 +61,36 @@ class Unnamed(nn.Module):
         return self.head((made * weights.unsqueeze(-1)).sum(1))
 
 
+class Two(nn.Module):
+    """A network of two layers, with a norm that is called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc0, self.fc1, self.norm = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.fc1(self.norm(self.fc0(x))))
+
+
+class Apart(nn.Module):
+    """Experts that are attributes without numbers; what is in them has some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.head = nn.Linear(WIDTH, 2), nn.Linear(WIDTH, 3)
+        self.left, self.right = Two(), nn.Sequential(nn.Linear(WIDTH, 4), nn.Linear(4, WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(0, 1)
+        w, i = self.router(x).softmax(-1).topk(1)
+        out = torch.zeros_like(x)
+        for number, expert in enumerate((self.left, self.right)):
+            mine = i[:, 0] == number
+            if mine.any():
+                out[mine] += w[mine] * expert(x[mine])
+        return self.head(out)
+
+
 def test_both_calls_of_one_mixture_are_layers_of_their_own() -> None:
     found = sites(DLBacktrace(Twice().eval(), (torch.randn(4, WIDTH),)))
     assert [site.name for site in found] == ["moe.experts", "moe.experts@1"]
@@ -181,6 +211,11 @@ def test_what_only_looks_like_experts_is_none(net: nn.Module, tracer: str) -> No
     )
     assert sites(dlb) == []
     assert dlb.explain(torch.randn(2, 5, WIDTH), target=0).relevance.experts == {}
+
+
+def test_numbers_inside_of_modules_are_no_experts() -> None:
+    torch.manual_seed(0)
+    assert sites(DLBacktrace(Apart().eval(), (torch.randn(2, 5, WIDTH),), tracer="tape")) == []
 
 
 def test_one_expert_that_every_token_chose_is_enough() -> None:
