@@ -16,10 +16,14 @@ from torch import Tensor, fx
 
 from dlb_core.rules import (
     SITES,
+    Accumulate,
     ExpertRows,
     ExpertSite,
+    Linear,
+    Move,
     Program,
     Registry,
+    Sum,
     facts,
     module_chain,
 )
@@ -139,23 +143,26 @@ def _entry(flow: Flow, program: Program, registry: Registry) -> fx.Node | None:
         started = started or node is last
         if not started or open_ - {node}:
             continue
-        shape = shape_of(node)
-        if not shape or count(shape[:-1]) not in tokens:
-            continue
-        if entry is None or _goes_on(node, entry, first, registry):
+        if count((shape_of(node) or ())[:-1]) not in tokens:
+            if entry is not None:
+                break
+        elif entry is None or _goes_on(node, entry, first, inside, registry):
             entry = node
         else:
             break
     return entry
 
 
-def _goes_on(node: fx.Node, entry: fx.Node, first: Weighing, registry: Registry) -> bool:
-    """Does a node behind the sum still belong to it: the same tokens, in the order of the layer's own module?"""
-    if [*active_operands(node, registry).values()] == [entry] and keeps_order(node, entry, registry):
+def _goes_on(node: fx.Node, entry: fx.Node, first: Weighing, inside: set[fx.Node], registry: Registry) -> bool:
+    """Does a node behind the sum still belong to it: the same tokens, or their order given back in the same module?"""
+    active = [*active_operands(node, registry).values()]
+    if active == [entry] and keeps_order(node, entry):
         return True
     here = module_chain(first.node)
-    mine = family_of(node) not in TURNS and module_chain(node)[: len(here)] == here
-    return mine and all(_is_blank(n) for n in operands_of(node, registry) if not facts(n).active)
+    places = isinstance(registry.row_at(node), (Move, Accumulate, Linear, Sum)) and family_of(node) not in TURNS
+    if not places or module_chain(node)[: len(here)] != here or not inside.issuperset(active):
+        return False
+    return all(_is_blank(n) for n in operands_of(node, registry) if n not in active)
 
 
 def _is_blank(node: fx.Node) -> bool:

@@ -53,15 +53,14 @@ def hands_on(node: fx.Node, sources: Sequence[fx.Node], registry: Registry) -> b
     return isinstance(row, Sum) or family_of(node) == "copy"
 
 
-def keeps_order(node: fx.Node, source: fx.Node, registry: Registry) -> bool:
-    """Does a node leave rows as they are: same numbers in the same order, the width last?"""
+def keeps_order(node: fx.Node, source: fx.Node) -> bool:
+    """Does a node leave rows as they are: the same numbers in the same order, the width last?"""
     before, after = shape_of(source), shape_of(node)
     if not before or not after or count(before[-1:]) != count(after[-1:]):
         return False
     if count(before) != count(after):
         return False
-    row = registry.row_at(node)
-    return family_of(node) in SAME | RESHAPES or isinstance(row, (Product, Elementwise))
+    return family_of(node) in SAME | RESHAPES
 
 
 class Way:
@@ -96,7 +95,7 @@ class Way:
                 if dims != [len(shape) - 2] or sizes(before) != shape:
                     return False
                 summed += 1
-            elif not keeps_order(node, before, self._registry):
+            elif not keeps_order(node, before):
                 return False
             before = node
         return summed == 1

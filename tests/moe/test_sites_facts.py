@@ -45,6 +45,13 @@ class Onto(nn.Module):
         return self.head(out)
 
 
+class Beside(Onto):
+    """A shared expert whose output joins that of the routed ones, and a bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.moe.returned(x).mul(self.moe.weights(x)[0].unsqueeze(-1)).sum(1) + self.shared(x) + 1.0)
+
+
 class Unnamed(nn.Module):
     """A router whose weights no chain of gates tells: sums of masked probabilities, divided by a clamped sum."""
 
@@ -111,6 +118,15 @@ def test_what_experts_are_added_onto_is_not_theirs() -> None:
     )
     onto = sum(units for account, units in layer.accounts.items() if account.startswith("node:"))
     assert onto == pytest.approx(float((r * net.shared(x) / out).sum().detach()), rel=1e-6)
+
+
+def test_a_shared_expert_is_none_of_them() -> None:
+    net, x = Beside().double().eval(), torch.randn(5, WIDTH).double()
+    dlb = DLBacktrace(net, (x,))
+    (site,) = sites(dlb)
+    assert site.entry.name.startswith("sum")
+    ((_, layer),) = dlb.explain(x, target=0).relevance.experts.items()
+    assert not any(account.startswith("node:") for account in layer.accounts)
 
 
 def test_a_routers_weights_are_gates_whatever_made_them() -> None:
