@@ -26,10 +26,15 @@ SAME = 1e-8
 EPS = 1e-12  # so that what is written in two steps is not stabilised twice
 THOROUGH = ("Olmoe", "GptOss")  # asked in every mode
 TURNS = ("epsilon", "gamma", "alpha-beta", "attnlrp")
-#: Where the loop is another function of the same parts: GPT-OSS writes x @ W + b there, and a bias that is added to a
-#: product stands beside it as a whole, for modes that share by signs; each of the two is stabilised, by 1e-6 in modes
-#: whose parts nobody can ask for less.
-APART = {"GptOss": ("gamma", "alpha-beta", "z-plus", "faithful", "vision", "flat", "w-square")}
+#: Where the loop is another function of the same parts: it writes x @ W + b, and a bias that is added to a product
+#: stands beside it as a whole, for modes that share by signs; each of the two is stabilised, by 1e-6 in modes whose
+#: parts nobody can ask for less.
+PRODUCTS = ("gamma", "alpha-beta", "z-plus", "faithful", "vision", "flat", "w-square")
+APART = {"GptOss": PRODUCTS, "OpenAIPrivacyFilter": PRODUCTS}
+#: What computes in float32, whatever its dtype: NemotronH's state-space layers and its output, the filter's loop.
+COARSE = ("NemotronH", "OpenAIPrivacyFilter")
+#: Whose layers of experts are not found in every form: a norm stands between them and the router's weight.
+UNSEEN = ("MuseSparkText",)
 
 
 class Traced(NamedTuple):
@@ -145,16 +150,29 @@ def recorded(model: nn.Module, family: Family, call: dict[str, Tensor]) -> DLBac
 def assert_the_same(name: str, dlb: DLBacktrace, other: DLBacktrace, modes: list[str]) -> None:
     family, model, _, call = traced(name)
     here, there = dlb.predict(call), other.predict(call)
-    assert relative(here["output"].output, there["output"].output) < SAME
+    same = 1e-5 if name in COARSE else SAME
+    assert relative(here["output"].output, there["output"].output) < same
     for mode in modes:
         one, two = explained(dlb, family, mode), explained(other, family, mode)
         for key in family.explained:
-            assert relative(one[key], two[key]) < SAME, f"{mode} {key}"
+            assert relative(one[key], two[key]) < same, f"{mode} {key}"
+        if family.interface and name not in UNSEEN:
+            assert_the_same_experts(one, two, mode, same)
         for mine, theirs in zip(ledgers(one), ledgers(two), strict=True):
             found, expected = accounts(model, mine), accounts(model, theirs)
             for account in {*found, *expected}:
                 apart = abs(found.get(account, 0.0) - expected.get(account, 0.0))
-                assert apart <= SAME * mine.scale, f"{mode} {account}"
+                assert apart <= same * mine.scale, f"{mode} {account}"
+
+
+def assert_the_same_experts(one: Relevance, two: Relevance, mode: str, same: float) -> None:
+    """Whether one op, slices of the weights or a loop: what each expert contributed to each token."""
+    assert one.experts, mode
+    assert set(one.experts) == set(two.experts), mode
+    for layer, mine in one.experts.items():
+        theirs = two.experts[layer]
+        assert torch.equal(mine.selected, theirs.selected), f"{mode} {layer}"
+        assert relative(mine.by_token, theirs.by_token) < same, f"{mode} {layer}"
 
 
 def accounts(model: nn.Module, ledger: Ledger) -> dict[str, float]:
