@@ -17,6 +17,7 @@ from torch import Tensor, fx
 from dlb_core.rules import (
     SITES,
     Accumulate,
+    Bilinear,
     ExpertRows,
     ExpertSite,
     Linear,
@@ -154,10 +155,14 @@ def _entry(flow: Flow, program: Program, registry: Registry) -> fx.Node | None:
 
 
 def _goes_on(node: fx.Node, entry: fx.Node, first: Weighing, inside: set[fx.Node], registry: Registry) -> bool:
-    """Does a node behind the sum still belong to it: the same tokens, or their order given back in the same module?"""
+    """Does a node behind this one still belong to it: the same tokens in order; or, where every token has one expert
+    and nothing was added up yet, their order given back in the same module?
+    """
     active = [*active_operands(node, registry).values()]
     if active == [entry] and keeps_order(node, entry):
         return True
+    if any(isinstance(registry.row_at(n), (Accumulate, Bilinear, Linear)) for n in inside if n < node):
+        return False
     here = module_chain(first.node)
     places = isinstance(registry.row_at(node), (Move, Accumulate, Linear, Sum)) and family_of(node) not in TURNS
     if not places or module_chain(node)[: len(here)] != here or not inside.issuperset(active):

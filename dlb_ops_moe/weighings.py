@@ -20,7 +20,8 @@ from dlb_core.rules import (
     operand_nodes,
 )
 from dlb_ops_moe.graphs import family_of, readers, shape_of, size, sizes
-from dlb_ops_moe.returned import Label, Returned
+from dlb_ops_moe.labels import Label
+from dlb_ops_moe.returned import Returned
 from dlb_ops_moe.routers import Router, router_of
 
 Weigh = Callable[[Tensor, torch.Size], Tensor]

@@ -71,7 +71,7 @@ FORMS = [
     ("GptOss", "eager", "tape"),
     ("DeepseekV3", "eager", "export"),
     ("DeepseekV3", "batched_mm", "tape"),
-    ("MuseSpark", "eager", "tape"),
+    ("MuseSparkText", "eager", "tape"),
 ]
 
 
@@ -96,7 +96,7 @@ def test_experts_of_the_interface(name: str, form: str, tracer: str) -> None:
             assert dlb._last is not None
             engine, prediction = dlb._last
             value = prediction.activations.values[engine.layout.slots[site.probability.name]]
-            wanted = logits.sigmoid() if name in ("DeepseekV3", "MuseSpark") else logits.softmax(-1)
+            wanted = logits.sigmoid() if name in ("DeepseekV3", "MuseSparkText") else logits.softmax(-1)
             torch.testing.assert_close(value, wanted.reshape(value.shape).to(value.dtype), atol=1e-6, rtol=1e-6)
 
 
