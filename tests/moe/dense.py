@@ -18,9 +18,8 @@ NAME = "every_expert"
 @contextlib.contextmanager
 def densely(model: Any) -> Iterator[nn.Module]:
     """Within, the model computes all of its experts for all tokens; what was not selected weighs zero."""
-    before = registered()
     own = [(m, method, form) for m in model.modules() for method, form in WRITTEN.get(type(m).__name__, {}).items()]
-    ALL_EXPERTS_FUNCTIONS.register(NAME, every_expert)
+    ALL_EXPERTS_FUNCTIONS[NAME] = every_expert
     for module, method, form in own:
         setattr(module, method, MethodType(form, module))
     try:
@@ -29,8 +28,7 @@ def densely(model: Any) -> Iterator[nn.Module]:
     finally:
         for module, method, _ in own:
             delattr(module, method)
-        ALL_EXPERTS_FUNCTIONS._global_mapping.clear()
-        ALL_EXPERTS_FUNCTIONS._global_mapping.update(before)
+        del ALL_EXPERTS_FUNCTIONS[NAME]
 
 
 @contextlib.contextmanager
@@ -53,7 +51,7 @@ def asked(model: nn.Module) -> dict[Any, str]:
 
 def registered() -> dict[str, Any]:
     """The implementations that transformers knows."""
-    return dict(ALL_EXPERTS_FUNCTIONS._global_mapping)
+    return dict(ALL_EXPERTS_FUNCTIONS.items())
 
 
 def every_expert(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
