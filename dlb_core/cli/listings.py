@@ -60,7 +60,7 @@ def ops(args: argparse.Namespace) -> int:
     if not records:
         console.print(heading(f"no op matches {args.filter!r}", f"{len(operations(found))} rows in all"))
         return 0
-    package = _common_package(str(record["source"]) for record in records)
+    homes = {pack: _common_package(r["source"] for r in records if r["pack"] == pack) for pack in _packs(records)}
     columns, same = ["op", "kind", "source"], []
     for name in ("pack", "modes", "devices", "dtypes"):  # what is the same everywhere is said once
         values = {_listed(record[name]) for record in records}
@@ -68,12 +68,26 @@ def ops(args: argparse.Namespace) -> int:
             columns.append(name)
         else:
             same.append(f"{name}: {values.pop()}")
-    rows = [[_listed(record[name]) for name in columns] for record in records]
-    if package:
+    if len(homes) == 1 and (package := next(iter(homes.values()))):
         columns[2] = f"source in {package}"
-        rows = [[op, kind, source.removeprefix(f"{package}."), *rest] for op, kind, source, *rest in rows]
+    rows = [[_cell(name.partition(" in ")[0], record, homes) for name in columns] for record in records]
     show(console, heading(f"{len(records)} row(s)", "   ".join(same)), table(columns, rows, whole=("op", "kind")))
     return 0
+
+
+def _packs(records: Iterable[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(record["pack"] for record in records))
+
+
+def _cell(name: str, record: dict[str, Any], homes: dict[str, str]) -> str:
+    """What a column shows of a row: where it is written within its pack, dtypes as short as they go."""
+    text = _listed(record[name])
+    if name == "source":
+        return text.removeprefix(f"{homes[record['pack']]}.")
+    if name == "dtypes":
+        for long, short in (("bfloat", "bf"), ("float", "f"), ("complex", "c")):
+            text = text.replace(long, short)
+    return text
 
 
 def _common_package(sources: Iterable[str]) -> str:
