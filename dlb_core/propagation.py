@@ -22,6 +22,7 @@ from dlb_core.kernel.plan import Plan
 from dlb_core.kernel.run import Activations, run_relevance
 from dlb_core.kernel.settle import raise_on_loss, settle
 from dlb_core.kernel.through import Through
+from dlb_core.kernel.tip import Tip
 
 
 def propagate(
@@ -36,24 +37,31 @@ def propagate(
     consume: bool = False,
     through: Through | None = None,
     watch: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
+    tip: Tip | None = None,
+    chunk: int | None = None,
 ) -> tuple[dict[Any, Any], tuple[Ledger, ...]]:
     """Relevance of the slots in `keep`, and one ledger per seed.
 
     seeds: relevance by slot, of the node's shape, with a leading axis over seeds if `several`. Several seeds run at
     once under vmap; a plan with data-dependent shapes runs them one by one. check: "raise", "warn", "ends", "off".
-    watch: see `run_relevance`.
+    watch: see `run_relevance`. tip: the seeds are tokens, by name: ``positions``, ``ids`` and ``amounts``, each [N, B].
+    chunk: how many seeds run at once at most (default: as many as have room).
     """
     choose("check", check, CHECKS)
     entries: list[Entry] = []
 
     def one(seeds: Mapping[int, Any]) -> tuple[dict[int, Any], Tensor]:
         books = Books(detail=check != "ends")
-        for slot, r in seeds.items():
-            books.relevance("seed", slot, r)
         # what is freed on the way is freed in a copy: the next seeds find all of it again
         own = copy.copy(activations) if several else activations
         about: dict[str, Any] = {"keep": keep, "consume": consume, "through": through, "watch": watch}
-        kept = run_relevance(plan, own, seeds, books=books if check != "off" else None, **about)
+        about["books"] = books if check != "off" else None
+        if tip is None:
+            for slot, r in seeds.items():
+                books.relevance("seed", slot, r)
+            kept = run_relevance(plan, own, seeds, **about)
+        else:
+            kept = _from_token(tip, own, seeds, books, about)
         entries[:] = books.entries
         return kept, books.stacked()
 
@@ -61,13 +69,27 @@ def propagate(
         kept, sums = one(seeds)
         table = [sums.tolist()]
     else:
-        runs = _in_turn(one, seeds) if plan.dynamic else _together(one, seeds, _fit(plan, activations, seeds))
+        runs = _in_turn(one, seeds) if plan.dynamic else _together(one, seeds, chunk or _fit(plan, activations, seeds, tip))
         kept = pytree.tree_map(lambda *parts: torch.cat(parts), *(part for part, _ in runs))
         table = [row for _, sums in runs for row in sums.tolist()]
     ledgers = tuple(settle(entries, row, plan, input_names) if check != "off" else unchecked(row) for row in table)
     for ledger in ledgers if check != "off" else ():
         judge(ledger, check)
     return kept, ledgers
+
+
+def _from_token(
+    tip: Tip, activations: Activations, token: Mapping[Any, Tensor], books: Books, about: Mapping[str, Any]
+) -> dict[Any, Any]:
+    """One token per sample back to the inputs: at its own position through the tip, from there on in full width."""
+    narrow = tip.at(activations, token["positions"])
+    seed = tip.seed(narrow, token["ids"], token["amounts"])
+    books.relevance("seed", tip.output, seed)
+    came = run_relevance(
+        tip.plan, narrow, {tip.output: seed}, keep=frozenset(), books=about["books"], until=tip.cut
+    )
+    wide = tip.widened(came[tip.cut], activations, token["positions"])
+    return run_relevance(tip.rest, activations, {tip.cut: wide}, **about)
 
 
 One = Callable[[Mapping[int, Any]], tuple[dict[int, Any], Tensor]]
@@ -104,10 +126,11 @@ ROOM = {"cpu": 64 * 2**20}
 ROOM_ELSEWHERE = 2**30
 
 
-def _fit(plan: Plan, activations: Activations, seeds: Mapping[int, Any]) -> int:
+def _fit(plan: Plan, activations: Activations, seeds: Mapping[Any, Any], tip: Tip | None) -> int:
     """How many seeds go through a pass together."""
     seed: Tensor = pytree.tree_leaves(dict(seeds))[0]
-    slots = {target.slot for step in plan.steps for target in step.targets.values()} | {s.slot for s in plan.steps}
+    steps = plan.steps if tip is None else tip.rest.steps
+    slots = {target.slot for step in steps for target in step.targets.values()} | {s.slot for s in steps}
     shapes = [activations.shapes[slot] for slot in slots if slot is not None]
     sizes = [math.prod(part) for shape in shapes for part in (shape if type(shape) is tuple else (shape,)) if part]
     largest: int = max([1, *sizes]) * seed.element_size()

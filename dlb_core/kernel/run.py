@@ -90,12 +90,14 @@ def run_relevance(
     through: Through | None = None,
     before: Activations | None = None,
     watch: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
+    until: int | None = None,
 ) -> dict[Any, Any]:
     """One relevance pass: seeds by slot in, relevance by slot out for the slots in `keep`.
 
     books: where the sums go (None: no check). consume: the activations were kept by `thrift`, and each is freed
     after its last reader. through: what does not go on; it is booked under ``through:<node>``. before: the values one
     point earlier, for a plan of differences. watch: slot -> what of its relevance is kept, under `watched(slot)`.
+    until: the slot at which the plan ends before the inputs; what came there is kept and not booked.
     """
     pending: dict[int, Any] = dict(seeds)
     kept: dict[Any, Any] = {}
@@ -142,7 +144,9 @@ def run_relevance(
                 )
             _deliver(step, shares, pending, activations.shapes, books, through)
     for slot, r in pending.items():  # what is left lies on inputs
-        if slot not in slots_of_steps:
+        if slot == until:
+            kept[slot] = r
+        elif slot not in slots_of_steps:
             if through is not None:
                 r = _masked(slot, r, through, books)
             if books is not None:
