@@ -98,6 +98,14 @@ class DLBacktrace:
             dtype = relevance_dtype or _relevance_dtype(program.outputs[index])
             return Engine(registry, layout, index, dtype, what_it_says(model), check)
 
+        self._settings: dict[str, Any] = {
+            "device": device,
+            "tracer": tracer,
+            "fold": fold,
+            "check": check,
+            "relevance_dtype": relevance_dtype,
+        }
+        self.model = model
         self._build = build
         self._example = args, kwargs
         self._engine = build(args, kwargs)
@@ -116,6 +124,14 @@ class DLBacktrace:
         self._layers.append(dataclasses.replace(row, op=op, pack="registered here"))
         self._engine = self._build(*self._example)
         self._last = self._experts = None
+
+    def retraced(self, input_for_graph: Any, **changes: Any) -> DLBacktrace:
+        """The same model with the same settings, traced for other inputs; `changes` are arguments of `DLBacktrace`."""
+        found = DLBacktrace(self.model, input_for_graph, **{**self._settings, **changes})
+        if self._layers:
+            found._layers = [*self._layers]
+            found._engine = found._build(*found._example)
+        return found
 
     def predict(self, *inputs: Any, temperature: float = 1.0, **kwargs: Any) -> dict[str, NodeIO]:
         """Runs the model and keeps every activation for the evaluations that follow.

@@ -133,8 +133,8 @@ def _written(explanation: Explanation) -> tuple[dict[str, Any], dict[str, Tensor
         "inputs": list(relevance.inputs),
         "entries": entries,
         "experts": experts if relevance.routed else None,
-        "ledgers": [_ledger_out(ledger) for ledger in relevance.ledgers],
-        "total_ledgers": [_ledger_out(ledger) for ledger in relevance.total.ledgers] if relevance.total else None,
+        "ledgers": [ledger_out(ledger) for ledger in relevance.ledgers],
+        "total_ledgers": [ledger_out(ledger) for ledger in relevance.total.ledgers] if relevance.total else None,
     }
     return head, flat
 
@@ -181,13 +181,13 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return value
 
 
-def _ledger_out(ledger: Ledger) -> dict[str, Any]:
+def ledger_out(ledger: Ledger) -> dict[str, Any]:
     data = asdict(ledger)
     data["tolerance"] = None if math.isinf(ledger.tolerance) else ledger.tolerance
     return data
 
 
-def _ledger_in(data: dict[str, Any]) -> Ledger:
+def ledger_in(data: dict[str, Any]) -> Ledger:
     by_node = data.pop("by_node").items()
     nodes = {name: NodeEntry(**{**entry, "modules": tuple(entry["modules"])}) for name, entry in by_node}
     tolerance = data.pop("tolerance")
@@ -202,7 +202,7 @@ def _rebuild(head: dict[str, Any], tensors: Mapping[str, Tensor]) -> Explanation
         for name, count in head["entries"].items():
             path = f"{folder}/{name}"
             found[name] = tensors[path] if count is None else tuple(tensors[f"{path}/{i}"] for i in range(count))
-        books = tuple(_ledger_in(entry) for entry in ledgers)
+        books = tuple(ledger_in(entry) for entry in ledgers)
         layers = head.get("experts", {})
         routed = (
             None

@@ -39,13 +39,15 @@ def propagate(
     watch: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
     tip: Tip | None = None,
     chunk: int | None = None,
+    told: Callable[[int], None] | None = None,
 ) -> tuple[dict[Any, Any], tuple[Ledger, ...]]:
     """Relevance of the slots in `keep`, and one ledger per seed.
 
     seeds: relevance by slot, of the node's shape, with a leading axis over seeds if `several`. Several seeds run at
     once under vmap; a plan with data-dependent shapes runs them one by one. check: "raise", "warn", "ends", "off".
-    watch: see `run_relevance`. tip: the seeds are tokens, by name: ``positions``, ``ids`` and ``amounts``, each [N, B].
-    chunk: how many seeds run at once at most (default: as many as have room).
+    watch: see `run_relevance`. tip: the seeds are tokens, ``positions`` [N, B] and what `Tip.seed` takes, by name.
+    chunk: how many seeds run at once at most (default: as many as have room). told: called after each pass with how many
+    seeds it took.
     """
     choose("check", check, CHECKS)
     entries: list[Entry] = []
@@ -69,7 +71,11 @@ def propagate(
         kept, sums = one(seeds)
         table = [sums.tolist()]
     else:
-        runs = _in_turn(one, seeds) if plan.dynamic else _together(one, seeds, chunk or _fit(plan, activations, seeds, tip))
+        runs = (
+            _in_turn(one, seeds)
+            if plan.dynamic
+            else _together(one, seeds, chunk or _fit(plan, activations, seeds, tip), told)
+        )
         kept = pytree.tree_map(lambda *parts: torch.cat(parts), *(part for part, _ in runs))
         table = [row for _, sums in runs for row in sums.tolist()]
     ledgers = tuple(settle(entries, row, plan, input_names) if check != "off" else unchecked(row) for row in table)
@@ -83,11 +89,9 @@ def _from_token(
 ) -> dict[Any, Any]:
     """One token per sample back to the inputs: at its own position through the tip, from there on in full width."""
     narrow = tip.at(activations, token["positions"])
-    seed = tip.seed(narrow, token["ids"], token["amounts"])
+    seed = tip.seed(narrow, token)
     books.relevance("seed", tip.output, seed)
-    came = run_relevance(
-        tip.plan, narrow, {tip.output: seed}, keep=frozenset(), books=about["books"], until=tip.cut
-    )
+    came = run_relevance(tip.plan, narrow, {tip.output: seed}, keep=frozenset(), books=about["books"], until=tip.cut)
     wide = tip.widened(came[tip.cut], activations, token["positions"])
     return run_relevance(tip.rest, activations, {tip.cut: wide}, **about)
 
@@ -101,14 +105,21 @@ def _in_turn(one: One, seeds: Mapping[int, Any]) -> list[tuple[dict[int, Any], T
     return [pytree.tree_map(lambda part: part.unsqueeze(0), run) for run in runs]
 
 
-def _together(one: One, seeds: Mapping[int, Any], size: int) -> list[tuple[dict[int, Any], Tensor]]:
+def _together(
+    one: One, seeds: Mapping[Any, Any], size: int, told: Callable[[int], None] | None
+) -> list[tuple[dict[Any, Any], Tensor]]:
     """Several seeds at once under vmap, `size` to a pass at most, in passes of about the same size."""
     count = _count(seeds)
     each = math.ceil(count / math.ceil(count / size))
     parts = [_part(seeds, slice(start, start + each)) for start in range(0, count, each)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")  # torch's, of ops that it loops itself
-        return [torch.func.vmap(one)(part) for part in parts]
+        runs = []
+        for part in parts:
+            runs.append(torch.func.vmap(one)(part))
+            if told is not None:
+                told(_count(part))
+        return runs
 
 
 def _part(seeds: Mapping[int, Any], where: int | slice) -> dict[int, Any]:

@@ -7,6 +7,7 @@ for that position alone, so no seed is a table of all positions times the vocabu
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -45,11 +46,15 @@ class Tip:
                 narrow.values[slot] = value[samples, positions].unsqueeze(1)
         return narrow
 
-    def seed(self, activations: Activations, ids: Tensor, amounts: Tensor) -> Tensor:
-        """`amounts` of units [B] on entries `ids` [B] of the vocabulary: [B, 1, V]."""
-        shape = activations.shapes[self.output]
+    def seed(self, activations: Activations, token: Mapping[str, Tensor]) -> Tensor:
+        """Units at one position per sample, [B, 1, V]: ``rows`` of them [B, V], or ``amounts`` [B] on the entries ``ids``
+        [B] of the vocabulary.
+        """
+        if "rows" in token:
+            return token["rows"].unsqueeze(1)
+        shape, amounts = activations.shapes[self.output], token["amounts"]
         seed = amounts.new_zeros(shape[0], shape[2])
-        return seed.scatter(1, ids.unsqueeze(1), amounts.unsqueeze(1)).unsqueeze(1)
+        return seed.scatter(1, token["ids"].unsqueeze(1), amounts.unsqueeze(1)).unsqueeze(1)
 
     def widened(self, r: Tensor, activations: Activations, positions: Tensor) -> Tensor:
         """Relevance at the cut, [B, 1, H], laid at the positions it belongs to: [B, T, H]."""
@@ -93,4 +98,5 @@ def _by_position(step: RelevanceStep, layout: Layout, below: int) -> bool:
         return False
     matrices = 2 if isinstance(step.row, Linear) and step.row.weight is not None else 1
     others = [t for node in step.node.all_input_nodes if node is not source for t in fake_tensors(node)]
-    return isinstance(step.row, (Linear, Elementwise, Sum)) and all(t.dim() <= matrices for t in others)
+    vectors = all(all(size == 1 for size in t.shape[:-matrices]) for t in others)
+    return isinstance(step.row, (Linear, Elementwise, Sum)) and vectors
