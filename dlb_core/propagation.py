@@ -28,7 +28,7 @@ from dlb_core.kernel.tip import Tip
 def propagate(
     plan: Plan,
     activations: Activations,
-    seeds: Mapping[int, Any],
+    seeds: Mapping[Any, Any],
     *,
     several: bool,
     keep: frozenset[int],
@@ -46,8 +46,8 @@ def propagate(
     seeds: relevance by slot, of the node's shape, with a leading axis over seeds if `several`. Several seeds run at
     once under vmap; a plan with data-dependent shapes runs them one by one. check: "raise", "warn", "ends", "off".
     watch: see `run_relevance`. tip: the seeds are tokens, ``positions`` [N, B] and what `Tip.seed` takes, by name.
-    chunk: how many seeds run at once at most (default: as many as have room). told: called after each pass with how many
-    seeds it took.
+    chunk: how many seeds run at once at most (default: as many as have room). told: called after each pass with how
+    many seeds it took.
     """
     choose("check", check, CHECKS)
     entries: list[Entry] = []

@@ -29,8 +29,8 @@ class DLBAutoSampler:
     """Generates text as transformers does, and tells what each token came from.
 
     dlb: a `DLBacktrace` of a model that generates. tokenizer: anything with ``pad_token_id`` and ``decode``; not needed
-    for token ids alone. The model is traced once more, for the inputs that its own generation prepares, when relevance is
-    first asked for.
+    for token ids alone. The model is traced once more, for the inputs that its own generation prepares, when relevance
+    is first asked for.
     """
 
     def __init__(self, dlb: DLBacktrace, tokenizer: Any = None) -> None:
@@ -40,6 +40,7 @@ class DLBAutoSampler:
                 "text (a ...ForCausalLM or ...ForConditionalGeneration)"
             )
         self.dlb = dlb
+        self._model: Any = dlb.model
         self.tokenizer = tokenizer
         self._traced: dict[tuple[str, ...], DLBacktrace] = {}
 
@@ -73,11 +74,12 @@ class DLBAutoSampler:
         return_scores: what each token was chosen by. return_relevance: the relevance of each token; the units of a seed
         are on the token that was chosen, as `seed`, `multiplier` and `scaler` say. return_layerwise_output: what each
         layer returned where the token was decided, and relevance by layer. explain_tokens: "all", the first so many
-        (also called `dlb_tokens_count`), or a list of steps from 0. mode, bias, mode_options: as in `explain`. chunk: how
-        many tokens go back at once at most, which bounds memory. on_token: called with the ids [S] of every new token.
+        (also called `dlb_tokens_count`), or a list of steps from 0. mode, bias, mode_options: as in `explain`. chunk:
+        how many tokens go back at once at most, which bounds memory. on_token: called with the ids [S] of every new
+        token.
 
-        One forward pass over prompt and continuation explains all tokens; in a causal model this is what each has on its
-        own prefix. Raises ValueError for what does not fit.
+        One forward pass over prompt and continuation explains all tokens; in a causal model this is what each has on
+        its own prefix. Raises ValueError for what does not fit.
         """
         if dlb_tokens_count is not None:
             if explain_tokens != "all":
@@ -87,7 +89,7 @@ class DLBAutoSampler:
         bound = self._bound(mode, bias, mode_options) if explains else None
         mask = self._mask(input_ids, attention_mask)
         decoded = decode(
-            self.dlb.model,
+            self._model,
             input_ids,
             mask,
             scores=return_scores,
@@ -97,7 +99,7 @@ class DLBAutoSampler:
         )
         if not explains and not return_scores:
             return decoded.sequences
-        text = lay_out(self.dlb.model, decoded, prompt=input_ids, mask=mask, more=generate_kwargs)
+        text = lay_out(self._model, decoded, prompt=input_ids, mask=mask, more=generate_kwargs)
         units = {"seed": seed, "multiplier": multiplier, "scaler": scaler, "chunk": chunk}
         found = self._explanation(text, bound, explain_tokens, units, layers=return_layerwise_output)
         info = dataclasses.replace(found, scores=decoded.chosen, step_scores=decoded.scores or ())
@@ -174,7 +176,7 @@ class DLBAutoSampler:
             return base
         steps = text.steps(wanted)
         engine = self._dlb_for(text)._engine_of((), text.inputs)
-        paths = _layers(engine.program, self.dlb.model) if layers else {}
+        paths = _layers(engine.program, self._model) if layers else {}
         tokens = Tokens(engine, text, mode, list(paths))
         with progress(len(steps), "explaining tokens") as told:
             found = tokens.relevance(steps, told=told, **units)
@@ -210,18 +212,19 @@ class DLBAutoSampler:
         return self._traced[key]
 
     def _given(self, sequences: Tensor, prompt_length: int, mask: Tensor | None, source: Tensor | None) -> Text:
-        encoder = bool(self.dlb.model.config.is_encoder_decoder)
+        encoder = bool(self._model.config.is_encoder_decoder)
         if encoder == (source is None):
             raise ValueError("source= is the text of an encoder: give it for an encoder-decoder, and only there")
         if not 0 < prompt_length < sequences.shape[1]:
             raise ValueError(f"prompt_length={prompt_length}: choose from 1 .. {sequences.shape[1] - 1}")
         prompt = sequences[:, :prompt_length] if source is None else source
         decoded = Decoded(sequences, prompt_length)
-        return lay_out(self.dlb.model, decoded, prompt=prompt, mask=self._mask(prompt, mask), more={})
+        return lay_out(self._model, decoded, prompt=prompt, mask=self._mask(prompt, mask), more={})
 
     def _mask(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
         """Which tokens of the prompt are no padding, as transformers infers it where nobody says."""
-        if not isinstance(input_ids, Tensor) or input_ids.dim() != 2 or input_ids.is_floating_point():
+        given: Any = input_ids
+        if not isinstance(given, Tensor) or input_ids.dim() != 2 or input_ids.is_floating_point():
             raise ValueError(
                 "input_ids must be a tensor of token ids [batch, length]: tokenizer(..., return_tensors='pt')"
             )
@@ -229,13 +232,13 @@ class DLBAutoSampler:
             if mask.shape != input_ids.shape:
                 raise ValueError(f"attention_mask has shape {list(mask.shape)}, input_ids {list(input_ids.shape)}")
             return mask
-        pad, ends = self._pad(), self.dlb.model.generation_config.eos_token_id
+        pad, ends = self._pad(), self._model.generation_config.eos_token_id
         ends = ends if isinstance(ends, (list, tuple)) else [ends]
         ones = torch.ones_like(input_ids)
         return ones if pad is None or pad in ends else (input_ids != pad).to(ones)
 
     def _pad(self) -> int | None:
-        own: int | None = self.dlb.model.generation_config.pad_token_id
+        own: int | None = self._model.generation_config.pad_token_id
         return own if own is not None else getattr(self.tokenizer, "pad_token_id", None)
 
     def _padded(self, arguments: Mapping[str, Any]) -> dict[str, Any]:

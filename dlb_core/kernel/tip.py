@@ -47,8 +47,8 @@ class Tip:
         return narrow
 
     def seed(self, activations: Activations, token: Mapping[str, Tensor]) -> Tensor:
-        """Units at one position per sample, [B, 1, V]: ``rows`` of them [B, V], or ``amounts`` [B] on the entries ``ids``
-        [B] of the vocabulary.
+        """Units at one position per sample, [B, 1, V]: ``rows`` of them [B, V], or ``amounts`` [B] on the entries
+        ``ids`` [B] of the vocabulary.
         """
         if "rows" in token:
             return token["rows"].unsqueeze(1)
