@@ -23,13 +23,14 @@ class Decoded:
 
     sequences: prompt and continuation, [S, L]; of an encoder-decoder the decoder's. scores: by step the scores that the
     token was chosen by, [S, V] each; None unless asked. chosen: the log-probability of every token that was generated,
-    [S, G]; None unless asked.
+    [S, G]; None unless asked. ends: the ids that end a text.
     """
 
     sequences: Tensor
     prompt_length: int
     scores: tuple[Tensor, ...] | None = None
     chosen: Tensor | None = None
+    ends: tuple[int, ...] = ()
 
 
 def decode(
@@ -56,11 +57,12 @@ def decode(
         )
     sequences = found.sequences
     prompt = _decoder_prompt(model, arguments) if model.config.is_encoder_decoder else input_ids.shape[1]
+    ends = ends_of(model, arguments)
     if not scores:
-        return Decoded(sequences, prompt)
+        return Decoded(sequences, prompt, ends=ends)
     beams = getattr(found, "beam_indices", None)
     chosen = model.compute_transition_scores(sequences, found.scores, beams, normalize_logits=beams is None)
-    return Decoded(sequences, prompt, _by_sequence(found.scores, beams), chosen)
+    return Decoded(sequences, prompt, _by_sequence(found.scores, beams), chosen, ends)
 
 
 def _settled(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,6 +78,15 @@ def _settled(arguments: Mapping[str, Any]) -> dict[str, Any]:
         greedy = {"do_sample": sampled, "num_beams": 1, "num_return_sequences": 1}
         settled = {**greedy, **settled}
     return settled
+
+
+def ends_of(model: Any, arguments: Mapping[str, Any]) -> tuple[int, ...]:
+    """The ids that end a text."""
+    config = arguments.get("generation_config") or model.generation_config
+    ends = arguments.get("eos_token_id", config.eos_token_id)
+    if isinstance(ends, Tensor):
+        ends = ends.tolist()
+    return () if ends is None else tuple(ends) if isinstance(ends, (list, tuple)) else (int(ends),)
 
 
 def _decoder_prompt(model: Any, arguments: Mapping[str, Any]) -> int:

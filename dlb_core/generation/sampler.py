@@ -13,7 +13,7 @@ from torch import Tensor
 from dlb_core.backtrace import DLBacktrace
 from dlb_core.choices import choose
 from dlb_core.explanation import Explanation
-from dlb_core.generation.decoding import Decoded, OnToken, decode
+from dlb_core.generation.decoding import Decoded, OnToken, decode, ends_of
 from dlb_core.generation.progress import progress
 from dlb_core.generation.result import GenerationExplanation
 from dlb_core.generation.text import Text, lay_out
@@ -218,7 +218,7 @@ class DLBAutoSampler:
         if not 0 < prompt_length < sequences.shape[1]:
             raise ValueError(f"prompt_length={prompt_length}: choose from 1 .. {sequences.shape[1] - 1}")
         prompt = sequences[:, :prompt_length] if source is None else source
-        decoded = Decoded(sequences, prompt_length)
+        decoded = Decoded(sequences, prompt_length, ends=ends_of(self._model, {}))
         return lay_out(self._model, decoded, prompt=prompt, mask=self._mask(prompt, mask), more={})
 
     def _mask(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
@@ -232,10 +232,8 @@ class DLBAutoSampler:
             if mask.shape != input_ids.shape:
                 raise ValueError(f"attention_mask has shape {list(mask.shape)}, input_ids {list(input_ids.shape)}")
             return mask
-        pad, ends = self._pad(), self._model.generation_config.eos_token_id
-        ends = ends if isinstance(ends, (list, tuple)) else [ends]
-        ones = torch.ones_like(input_ids)
-        return ones if pad is None or pad in ends else (input_ids != pad).to(ones)
+        pad, ones = self._pad(), torch.ones_like(input_ids)
+        return ones if pad is None or pad in ends_of(self._model, {}) else (input_ids != pad).to(ones)
 
     def _pad(self) -> int | None:
         own: int | None = self._model.generation_config.pad_token_id

@@ -84,15 +84,11 @@ def lay_out(model: Any, decoded: Decoded, *, prompt: Tensor, mask: Tensor, more:
     if encoder:
         inputs["input_ids"] = prompt.repeat_interleave(times, 0)
     ids, source = ("decoder_input_ids", "input_ids") if encoder else ("input_ids", None)
-    written = _written(model, sequences, prompt_length)
+    written = _written(sequences[:, prompt_length:], decoded.ends)
     return Text(inputs, ids, source, sequences, prompt_length, written)
 
 
-def _written(model: Any, sequences: Tensor, prompt_length: int) -> Tensor:
-    """Which tokens of the continuation were written: all up to the first end of text, that one included."""
-    continuation = sequences[:, prompt_length:]
-    ends = model.generation_config.eos_token_id
-    if ends is None:
-        return torch.ones_like(continuation, dtype=torch.bool)
-    ended = torch.isin(continuation, torch.as_tensor(ends, device=continuation.device))
-    return ended.long().cumsum(1) - ended.long() == 0
+def _written(continuation: Tensor, ends: Sequence[int]) -> Tensor:
+    """Which tokens of a continuation were written: all up to the first end of text, that one included."""
+    ended = torch.isin(continuation, torch.tensor([*ends], dtype=continuation.dtype, device=continuation.device)).long()
+    return ended.cumsum(1) - ended == 0

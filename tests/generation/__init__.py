@@ -1,0 +1,1 @@
+"""Text generation and the relevance of its tokens."""
