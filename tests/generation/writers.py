@@ -16,6 +16,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "Llama": {**SLIM, "num_key_value_heads": 2},
     "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
     "Gemma2": {**SLIM, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4},
+    "Mistral": {**SLIM, "num_key_value_heads": 2, "sliding_window": 4},
+    "Cohere": {**SLIM, "num_key_value_heads": 4},
     "Granite": {**SLIM, "num_key_value_heads": 4, "logits_scaling": 3.0},
     "OPT": {**SLIM, "ffn_dim": 48, "word_embed_proj_dim": 32, "max_position_embeddings": 64},
     "Olmoe": {**SLIM, "num_experts": 4, "num_experts_per_tok": 2},
@@ -37,6 +39,8 @@ def writer(name: str, seed: int = 0, **more: Any) -> Any:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
+    if hasattr(config, "num_experts"):
+        model.set_experts_implementation("eager")  # torch's grouped product takes no float64
     return model.double().eval()
 
 
