@@ -13,7 +13,7 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-moe test parity models faithfulness bench bench-moe lint train-digits docs clean opinfo operations
+.PHONY: help demo demo-moe test parity models faithfulness bench bench-moe bench-generation lint train-digits docs clean opinfo operations
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,9 @@ bench: .venv-test/.ready  ## time and memory against a plain gradient
 
 bench-moe: .venv-test/.ready  ## the same for a mixture of experts of OLMoE's shape
 	OMP_NUM_THREADS=$(BENCH_THREADS) .venv-test/bin/python benchmarks/moe.py
+
+bench-generation: .venv-test/.ready  ## fifty generated tokens explained, against fifty gradients
+	OMP_NUM_THREADS=$(BENCH_THREADS) .venv-test/bin/python benchmarks/generation.py
 
 lint: .venv-test/.ready  ## ruff (lint, format) and mypy
 	.venv-test/bin/ruff check .

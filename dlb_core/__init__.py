@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         UntrustedFileError,
     )
     from dlb_core.explanation import Explanation
+    from dlb_core.generation import DLBAutoSampler, GenerationExplanation
     from dlb_core.inside import Heads
     from dlb_core.kernel.ledger import Ledger
     from dlb_core.paths import integrated, smooth
@@ -41,6 +42,8 @@ _HOMES = {
     "DLBacktrace": "backtrace",
     "NodeIO": "backtrace",
     "Explanation": "explanation",
+    "DLBAutoSampler": "generation",
+    "GenerationExplanation": "generation",
     "Heads": "inside",
     "Relevance": "relevance",
     "Pairs": "similarity",
@@ -71,10 +74,12 @@ _HOMES = {
 __all__ = [
     "ConservationError",
     "Contrast",
+    "DLBAutoSampler",
     "DLBError",
     "DLBacktrace",
     "Explanation",
     "ExplanationFileError",
+    "GenerationExplanation",
     "Heads",
     "InputMismatchError",
     "Ledger",
