@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         DLBError,
         ExplanationFileError,
         InputMismatchError,
+        ModelLoadError,
         NonFiniteError,
         PackError,
         RuleError,
@@ -30,9 +31,14 @@ if TYPE_CHECKING:
     from dlb_core.inside import Heads
     from dlb_core.kernel.ledger import Ledger
     from dlb_core.paths import integrated, smooth
+    from dlb_core.pipeline.config import PipelineConfig
+    from dlb_core.pipeline.front import DLBacktracePipeline
+    from dlb_core.pipeline.registry import ModelEntry, ModelRegistry
+    from dlb_core.pipeline.result import PipelineResult
     from dlb_core.relevance import Relevance
     from dlb_core.similarity import Pairs, pairs
     from dlb_core.targets import Contrast, Query
+    from dlb_core.tasks import TaskResult
 
 __version__ = "0.1.0"
 
@@ -50,6 +56,12 @@ _HOMES = {
     "pairs": "similarity",
     "Contrast": "targets",
     "Query": "targets",
+    "DLBacktracePipeline": "pipeline.front",
+    "PipelineConfig": "pipeline.config",
+    "PipelineResult": "pipeline.result",
+    "ModelEntry": "pipeline.registry",
+    "ModelRegistry": "pipeline.registry",
+    "TaskResult": "tasks",
     "Ledger": "kernel.ledger",
     "integrated": "paths",
     "smooth": "paths",
@@ -59,6 +71,7 @@ _HOMES = {
             "DLBError",
             "ExplanationFileError",
             "InputMismatchError",
+            "ModelLoadError",
             "NonFiniteError",
             "PackError",
             "RuleError",
@@ -77,20 +90,27 @@ __all__ = [
     "DLBAutoSampler",
     "DLBError",
     "DLBacktrace",
+    "DLBacktracePipeline",
     "Explanation",
     "ExplanationFileError",
     "GenerationExplanation",
     "Heads",
     "InputMismatchError",
     "Ledger",
+    "ModelEntry",
+    "ModelLoadError",
+    "ModelRegistry",
     "NodeIO",
     "NonFiniteError",
     "PackError",
     "Pairs",
+    "PipelineConfig",
+    "PipelineResult",
     "Query",
     "Relevance",
     "RuleError",
     "StaleActivationsError",
+    "TaskResult",
     "TraceError",
     "UnsupportedOpError",
     "UntrustedFileError",

@@ -35,6 +35,8 @@ from dlb_core.wrapped import unwrap, unwrapped_parts
 if TYPE_CHECKING:
     import networkx as nx
 
+    from dlb_core.tasks import TaskResult
+
 
 class NodeIO(NamedTuple):
     """What went into a node (its tensors, in order) and what came out."""
@@ -233,6 +235,38 @@ class DLBacktrace:
             engine, prediction, bound, request, targets=targets, through=through, keep=keep, at=at, consume=once
         )
         return Explanation(relevance=relevance, output=output, options=dict(bound.options))
+
+    def run_task(
+        self,
+        task: str = "auto",
+        inputs: Any = None,
+        tokenizer: Any = None,
+        *,
+        mode: str | Mode | Composite | Wrapped = "default",
+        target: Any = None,
+        multiplier: float = 100.0,
+        scaler: float = 1.0,
+        thresholding: float = 0.5,
+        temperature: float | None = None,
+        return_scores: bool = False,
+        return_relevance: bool = False,
+        return_layerwise_output: bool = False,
+        **options: Any,
+    ) -> TaskResult:
+        """Predict and evaluate, or generate, in one call; a mapping with `predictions`, `relevance`, `node_io`, ...
+
+        task: "text-classification", "image-classification", "tabular-classification", "token-classification",
+        "segmentation", "detection", "regression", "generation", or "auto": decided by the inputs and the outputs, and
+        said in `decided`. inputs: as `predict` takes them, or texts with their `tokenizer`. The `return_...` and
+        generation arguments (`options`) belong to a generation, whose result has `generated_ids` and the traces that
+        are asked for; elsewhere `options` are those of `evaluation`. Raises ValueError for what does not belong to the
+        task.
+        """
+        from dlb_core.tasks import Asked, run_task
+
+        traces = {"scores": return_scores, "relevance": return_relevance, "layerwise_output": return_layerwise_output}
+        asked = Asked(mode, target, multiplier, scaler, thresholding, temperature, traces, options)
+        return run_task(self, task, inputs, tokenizer, asked)
 
     def plan(self, mode: str | Mode | Composite | Wrapped = "default", **options: Any) -> Plan:
         """What will run where in a mode, before running anything: `dlb.plan("epsilon").table()`."""

@@ -46,6 +46,10 @@ class UntrustedFileError(DLBError):
     """Loading this file can run code and the caller did not say that it is trusted."""
 
 
+class ModelLoadError(DLBError):
+    """A model cannot be loaded from where it was asked for, or part of it would be random; says what to do."""
+
+
 class ConservationError(DLBError):
     """Relevance went in and did not come out: at a node, or between the seed and the ends."""
 

@@ -105,6 +105,19 @@ class Relevance(Mapping[str, Any]):
         """Relevance of the explained inputs by name."""
         return {name: self._tensors[name] for name in self._inputs if name in self._tensors}
 
+    def of_inputs(self) -> Relevance:
+        """The same books with the relevance of the inputs alone, as `explain` keeps it by default."""
+        return Relevance(
+            self.inputs,
+            self.ledgers,
+            inputs=self._inputs,
+            target=self.target,
+            mode=self.mode,
+            several=self.several,
+            total=None if self.total is None else self.total.of_inputs(),
+            experts=self._experts,
+        )
+
     def by_module(self) -> Any:
         """Module path -> units in, out and booked (see `Ledger.by_module`); a tuple of them after `targets=[...]`."""
         books = tuple(ledger.by_module() for ledger in self.ledgers)
