@@ -35,6 +35,7 @@ from dlb_core.wrapped import unwrap, unwrapped_parts
 if TYPE_CHECKING:
     import networkx as nx
 
+    from dlb_core.generation import DLBAutoSampler
     from dlb_core.tasks import TaskResult
 
 
@@ -113,6 +114,7 @@ class DLBacktrace:
         self._engine = build(args, kwargs)
         self._last: tuple[Engine, Prediction] | None = None
         self._experts: dict[str, Tensor] | None = None
+        self._sampler: DLBAutoSampler | None = None
 
     def register_layer(self, cls: type[nn.Module], rule: Row | Callable[[Call, Any, BoundMode], Shares]) -> None:
         """Gives a module class a rule: its nodes become one, here and in no other `DLBacktrace`.
@@ -125,7 +127,7 @@ class DLBacktrace:
         self._layers = [known for known in self._layers if known.op != op]
         self._layers.append(dataclasses.replace(row, op=op, pack="registered here"))
         self._engine = self._build(*self._example)
-        self._last = self._experts = None
+        self._last = self._experts = self._sampler = None
 
     def retraced(self, input_for_graph: Any, **changes: Any) -> DLBacktrace:
         """The same model with the same settings, traced for other inputs; `changes` are arguments of `DLBacktrace`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +19,7 @@ from dlb_core.targets import Context
 
 if TYPE_CHECKING:
     from dlb_core.backtrace import DLBacktrace
+    from dlb_core.pipeline.words import Pieces
 
 log = logging.getLogger("dlb")
 
@@ -34,8 +35,8 @@ class TaskResult(Mapping[str, Any]):
     """What a task gave, read only: `result["relevance"]` and `result.relevance` are the same.
 
     Always there: `task`, `decided` (a sentence: which task, and why), `relevance` and `explanation`. Of a prediction:
-    `node_io` and `predictions`; of a generation: `generated_ids` and the traces that were asked for (without any,
-    `relevance` and `explanation` are None).
+    `node_io` and `predictions`, of texts `tokens` and `words`; of a generation: `generated_ids` and the traces that
+    were asked for (without any, `relevance` and `explanation` are None).
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -97,11 +98,12 @@ def run_task(dlb: DLBacktrace, task: str, inputs: Any, tokenizer: Any, asked: As
     generates = task == GENERATION or (task == "auto" and writes)
     texts = _texts(inputs, tokenizer)
     more: dict[str, Any] = {}
+    pieces: tuple[Pieces, ...] = ()
     if texts is not None:
         from dlb_core.pipeline.encoding import encode
 
         encoded = encode(tokenizer, texts, takes=dlb.input_names, side="left" if generates else None)
-        inputs, more["texts"], more["pieces"] = encoded.tensors, texts, encoded.pieces
+        inputs, pieces, more = encoded.tensors, encoded.pieces, {"texts": texts}
     if generates:
         why = "the model writes text, its output scores every next token" if task == "auto" else None
         return _told(_generated(dlb, inputs, tokenizer, asked), GENERATION, why, more)
@@ -113,28 +115,31 @@ def run_task(dlb: DLBacktrace, task: str, inputs: Any, tokenizer: Any, asked: As
                 f"return_{name}= belongs to task='generation'; elsewhere the result always holds predictions, "
                 "relevance and node_io"
             )
-    return _predicted(dlb, task, inputs, tokenizer, asked, more)
+    return _predicted(dlb, task, inputs, tokenizer, asked, more, pieces)
 
 
 def _generated(dlb: DLBacktrace, inputs: Any, tokenizer: Any, asked: Asked) -> dict[str, Any]:
     """Generate, with the traces that were asked for."""
     from dlb_core.generation import DLBAutoSampler
 
+    sampler = dlb._sampler = dlb._sampler or DLBAutoSampler(dlb)  # kept: it traces the model for its own inputs
+    sampler.tokenizer = tokenizer
     if asked.target is not None:
         raise ValueError("target= does not belong to task='generation': explain_tokens= says which tokens to explain")
     if asked.thresholding != 0.5:
         raise ValueError("thresholding= does not belong to task='generation'")
-    traces = {f"return_{name}": wanted for name, wanted in asked.traces.items()}
+    traces: dict[str, Any] = {f"return_{name}": wanted for name, wanted in asked.traces.items()}
     explains = asked.traces["relevance"] or asked.traces["layerwise_output"]
     for name, differs in {"multiplier": asked.multiplier != 100.0, "scaler": asked.scaler != 1.0}.items():
         if differs and not explains:
             raise ValueError(f"{name}= is for relevance, which was not asked for: give return_relevance=True")
-    sampling = {} if asked.temperature is None else {"temperature": asked.temperature}
+    sampling: dict[str, Any] = {} if asked.temperature is None else {"temperature": asked.temperature}
     given = dict(inputs) if isinstance(inputs, Mapping) else {"input_ids": inputs}
     if "input_ids" not in given:
         raise ValueError(f"generation needs input_ids, got {', '.join(given)}")
-    sampler = DLBAutoSampler(dlb, tokenizer)
-    units = {"mode": asked.mode, "multiplier": asked.multiplier, "scaler": asked.scaler} if explains else {}
+    units: dict[str, Any] = (
+        {"mode": asked.mode, "multiplier": asked.multiplier, "scaler": asked.scaler} if explains else {}
+    )
     found = sampler.generate(**given, **traces, **units, **sampling, **asked.options)
     ids, info = found if any(traces.values()) else (found, None)
     values: dict[str, Any] = {
@@ -149,7 +154,13 @@ def _generated(dlb: DLBacktrace, inputs: Any, tokenizer: Any, asked: Asked) -> d
 
 
 def _predicted(
-    dlb: DLBacktrace, task: str, inputs: Any, tokenizer: Any, asked: Asked, more: dict[str, Any]
+    dlb: DLBacktrace,
+    task: str,
+    inputs: Any,
+    tokenizer: Any,
+    asked: Asked,
+    more: Mapping[str, Any],
+    pieces: Sequence[Pieces],
 ) -> TaskResult:
     """Predict, settle the task by what came out, and evaluate."""
     options = dict(asked.options)
@@ -186,7 +197,11 @@ def _predicted(
         "explanation": Explanation(relevance, output, dict(bound.options)),
     }
     if tokenizer is not None:
-        values["tokens"] = _tokens(tokenizer, tensors)
+        name = _ids(tensors)
+        assert name is not None
+        values["tokens"] = [[*tokenizer.convert_ids_to_tokens(row)] for row in tensors[name].tolist()]
+        if pieces and name in relevance.inputs and not relevance.several:
+            values["words"] = tuple(p.words(row) for p, row in zip(pieces, relevance[name], strict=True))
     return _told(values, settled, why, more, note)
 
 
@@ -295,9 +310,3 @@ def _texts(inputs: Any, tokenizer: Any) -> list[str] | None:
     if tokenizer is None:
         raise ValueError("inputs are texts: give the tokenizer that belongs to the model")
     return [*texts]
-
-
-def _tokens(tokenizer: Any, tensors: Mapping[str, Tensor]) -> list[list[str]]:
-    name = _ids(tensors)
-    assert name is not None
-    return [[*tokenizer.convert_ids_to_tokens(row)] for row in tensors[name].tolist()]

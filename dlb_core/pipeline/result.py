@@ -14,7 +14,7 @@ from dlb_core.explanation import Explanation
 from dlb_core.pipeline.encoding import Encoded, written
 from dlb_core.pipeline.loading import Loaded
 from dlb_core.pipeline.saving import image_pictures, save_result, words_page
-from dlb_core.pipeline.words import Pieces
+from dlb_core.pipeline.words import Pieces, Words
 from dlb_core.tasks import TaskResult
 
 
@@ -138,20 +138,20 @@ def of_generation(result: TaskResult, loaded: Loaded, prompts: Sequence[str], en
     return PipelineResult({**result, **more})
 
 
-def _by_words(info: Any, i: int, prompt: Pieces, told: Any, start: int, encoder: bool) -> tuple[Any, ...]:
-    """The words behind every explained token of sequence i; of an encoder-decoder the source stands first."""
+def _by_words(info: Any, i: int, prompt: Pieces, told: Any, start: int, encoder: bool) -> tuple[Words, ...]:
+    """The words behind every explained token of sequence i: all that stands before it, an encoder's source first."""
     text, tokens, spans, special = told
-    if encoder:
-        begin = Pieces((), ("<start>",) * start, (None,) * start, (True,) * start)
-        own = begin.and_then(text, tokens, spans, special)
-        rows = zip(info.source_relevance[i], info.relevance[i], strict=True)
-        return tuple(_joined(prompt.words(a), own.words(b)) for a, b in rows)
-    pieces = prompt.and_then(text, tokens, spans, special)
-    return tuple(pieces.words(row) for row in info.relevance[i])
+    begin = Pieces((), ("<start>",) * start, (None,) * start, (True,) * start) if encoder else prompt
+    pieces = begin.and_then(text, tokens, spans, special)
+    found: list[Words] = []
+    for step, row in zip(info.steps, info.relevance[i], strict=True):
+        words = pieces.until(start + step).words(row[: start + step])
+        found.append(words if not encoder else _joined(prompt.words(info.source_relevance[i, len(found)]), words))
+    return tuple(found)
 
 
-def _joined(first: Any, second: Any) -> Any:
-    return type(first)((*first.words, *second.words), (*first.special, *second.special))
+def _joined(first: Words, second: Words) -> Words:
+    return Words((*first.words, *second.words), (*first.special, *second.special))
 
 
 def _probabilities(output: Tensor) -> tuple[list[list[float]], list[int]]:

@@ -62,6 +62,10 @@ class Pieces:
             (*self.special, *special),
         )
 
+    def until(self, count: int) -> Pieces:
+        """The first so many tokens."""
+        return Pieces(self.texts, self.tokens[:count], self.places[:count], self.special[:count])
+
     def _groups(self) -> tuple[list[list[int]], list[list[int]]]:
         """Positions by word in reading order, and those of special tokens (equal ones side by side are one)."""
         words: dict[Any, list[int]] = {}
