@@ -115,7 +115,7 @@ class DLBacktracePipeline:
         loaded = self.load(WRITE)
         given = [prompts] if isinstance(prompts, str) else [*prompts]
         encoded = self._encode(loaded, given, None, side="left")
-        dlb = self._explainer(WRITE, loaded, encoded.tensors, explain=None)
+        dlb = self._explainer(WRITE, loaded, {**encoded.tensors, **_decoder_start(loaded, len(given))}, explain=None)
         asked = {"mode": self.config.mode, **self.config.mode_options, **options}
         result = dlb.run_task(
             WRITE, encoded.tensors, tokenizer=loaded.tokenizer, return_relevance=return_relevance, **asked
@@ -159,6 +159,15 @@ class DLBacktracePipeline:
             return result
         folder = next_folder(Path(self.config.output_dir), result["task"])
         return result.with_more(folder=result.save(folder, pictures=self.config.pictures))
+
+
+def _decoder_start(loaded: Loaded, samples: int) -> dict[str, Tensor]:
+    """What the decoder of an encoder-decoder begins with; a call of it needs some."""
+    model: Any = loaded.model
+    if not model.config.is_encoder_decoder:
+        return {}
+    start = model.generation_config.decoder_start_token_id
+    return {"decoder_input_ids": torch.full((samples, 2), start, device=next(model.parameters()).device)}
 
 
 def _forward_names(model: torch.nn.Module) -> list[str]:

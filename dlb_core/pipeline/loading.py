@@ -6,6 +6,7 @@ read with `weights_only=True`. A head that the checkpoint does not hold is refus
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -90,10 +91,11 @@ def _load_transformers(source: Source, task: str, config: PipelineConfig) -> Loa
         "the model",
         getattr(transformers, kind).from_pretrained,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # reported like what is missing, and refused with it
         dtype=config.dtype if config.dtype == "auto" else getattr(torch, config.dtype),
         **shared,
     )
-    random = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    random = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if random:
         more = f" and {len(random) - 3} more" if len(random) > 3 else ""
         raise ModelLoadError(
@@ -117,14 +119,9 @@ def _load_transformers(source: Source, task: str, config: PipelineConfig) -> Loa
         made = _attempt(source, "its image processor", transformers.AutoImageProcessor.from_pretrained, **shared)
         return from_processor(loaded, made)
     tokenizer = _attempt(source, "its tokenizer", transformers.AutoTokenizer.from_pretrained, **shared)
-    return Loaded(
-        loaded.model,
-        loaded.name,
-        loaded.labels,
-        tokenizer=tokenizer,
-        most=_most(settings, tokenizer),
-        regression=loaded.regression,
-    )
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes an empty one where it finds no files
+        raise ModelLoadError(f"there is no tokenizer in {source.where}: save it there with tokenizer.save_pretrained")
+    return dataclasses.replace(loaded, tokenizer=tokenizer, most=_most(settings, tokenizer))
 
 
 def _attempt(source: Source, what: str, read: Callable[..., Any], **options: Any) -> Any:
