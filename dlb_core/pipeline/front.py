@@ -116,10 +116,13 @@ class DLBacktracePipeline:
         given = [prompts] if isinstance(prompts, str) else [*prompts]
         encoded = self._encode(loaded, given, None, side="left")
         dlb = self._explainer(WRITE, loaded, {**encoded.tensors, **_decoder_start(loaded, len(given))}, explain=None)
-        asked = {"mode": self.config.mode, **self.config.mode_options, **options}
-        result = dlb.run_task(
-            WRITE, encoded.tensors, tokenizer=loaded.tokenizer, return_relevance=return_relevance, **asked
-        )
+        asked = self._units(options)
+        if not (return_relevance or options.get("return_layerwise_output", False)):
+            asked = {"mode": asked["mode"]}
+        elif "mode" not in options:
+            asked["mode_options"] = dict(self.config.mode_options)
+        asked |= {"thresholding": self.config.thresholding, "return_relevance": return_relevance, **options}
+        result = dlb.run_task(WRITE, encoded.tensors, tokenizer=loaded.tokenizer, **asked)
         return self._done(of_generation(result, loaded, given, encoded))
 
     def load(self, task: str) -> Loaded:
@@ -147,12 +150,15 @@ class DLBacktracePipeline:
         return self._traced[key]
 
     def _asked(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The configuration's settings for `run_task` where the call does not say otherwise."""
+        inner = dict(self.config.mode_options) if "mode" not in options else {}
+        return {**self._units(options), "thresholding": self.config.thresholding, **inner, **options}
+
+    def _units(self, options: Mapping[str, Any]) -> dict[str, Any]:
         config = self.config
-        settings = {"multiplier": config.multiplier, "scaler": config.scaler, "thresholding": config.thresholding}
-        if options.get("seed", "multiplier") != "multiplier":
-            del settings["multiplier"]  # units are the output's own
-        inner = dict(config.mode_options) if "mode" not in options else {}
-        return {"mode": config.mode, **settings, **inner, **options}
+        if options.get("seed", "multiplier") != "multiplier":  # units are the output's own
+            return {"mode": config.mode, "scaler": config.scaler}
+        return {"mode": config.mode, "scaler": config.scaler, "multiplier": config.multiplier}
 
     def _done(self, result: PipelineResult) -> PipelineResult:
         if self.config.output_dir is None:

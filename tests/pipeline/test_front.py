@@ -134,6 +134,17 @@ def test_a_writer_tells_by_which_words_it_wrote(writer: DLBacktracePipeline) -> 
     assert [each[0][0].text for each in several["words"]] == ["the", "the", "A", "A"]
 
 
+def test_settings_reach_a_generation(writer: DLBacktracePipeline) -> None:
+    settings = {"mode": "epsilon", "mode_options": {"eps": 1e-2}, "multiplier": 3.0, "scaler": 2.0}
+    made = DLBacktracePipeline({**writer.config.to_dict(), **settings})
+    info = made.run_text_generation("the quick", max_new_tokens=2)["explanation"]
+    assert (info.mode, dict(info.options)["eps"]) == ("epsilon", 1e-2)
+    assert [ledger.seed for ledger in info.ledgers] == pytest.approx([6.0, 6.0])
+    other = made.run_text_generation("the quick", max_new_tokens=2, mode="default", multiplier=1.0)["explanation"]
+    assert (other.mode, other.ledgers[0].seed) == ("default", pytest.approx(2.0))
+    assert made.run_text_generation("the quick", max_new_tokens=2, return_relevance=False)["relevance"] is None
+
+
 def test_an_encoder_decoder_tells_by_the_words_of_its_source(tmp_path: Path) -> None:
     config = transformers.T5Config(
         vocab_size=len(makers.metaspace()), d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2,
