@@ -134,7 +134,8 @@ def _generated(dlb: DLBacktrace, inputs: Any, tokenizer: Any, asked: Asked) -> d
         if differs and not explains:
             raise ValueError(f"{name}= is for relevance, which was not asked for: give return_relevance=True")
     sampling: dict[str, Any] = {} if asked.temperature is None else {"temperature": asked.temperature}
-    given = dict(inputs) if isinstance(inputs, Mapping) else {"input_ids": inputs}
+    each = inputs if isinstance(inputs, tuple) else (inputs,)
+    given = dict(inputs) if isinstance(inputs, Mapping) else dict(zip(dlb.input_names, each, strict=False))
     if "input_ids" not in given:
         raise ValueError(f"generation needs input_ids, got {', '.join(given)}")
     units: dict[str, Any] = (

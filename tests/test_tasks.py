@@ -248,6 +248,8 @@ def test_generation_in_one_call() -> None:
     assert not {"scores_trace", "relevance_trace", "layerwise_output_trace"} & set(plain)
     expected = dlb.model.generate(**x, max_new_tokens=4, do_sample=False)
     assert torch.equal(plain["generated_ids"], expected)
+    by_place = dlb.run_task(inputs=(x["input_ids"], x["attention_mask"]), max_new_tokens=4)
+    assert torch.equal(by_place["generated_ids"], expected)
     found = dlb.run_task(
         "generation",
         x,

@@ -76,9 +76,9 @@ class DLBacktracePipeline:
         target = _target(label, loaded.labels, len(given))
         encoded = self._encode(loaded, given, pairs)
         dlb = self._explainer(TEXT, loaded, encoded.tensors, explain=("input_ids",))
-        task = "regression" if loaded.regression else TEXT
+        task = "regression" if loaded.problem == "regression" else TEXT
         result = dlb.run_task(task, encoded.tensors, target=target, **self._asked(options))
-        return self._done(of_classes(result, loaded, texts=given, pairs=pairs, pieces=encoded.pieces))
+        return self._done(of_classes(result, loaded, label, texts=given, pairs=pairs, pieces=encoded.pieces))
 
     def run_image_classification(
         self, images: Any, label: str | int | Sequence[str | int] | None = None, **options: Any
@@ -101,7 +101,7 @@ class DLBacktracePipeline:
         tensors = {name: pixels.to(next(loaded.model.parameters()).device)}
         dlb = self._explainer(IMAGE, loaded, tensors, explain=None)
         result = dlb.run_task(IMAGE, tensors, target=target, **self._asked(options))
-        return self._done(of_classes(result, loaded, pixels=pixels))
+        return self._done(of_classes(result, loaded, label, pixels=pixels))
 
     def run_text_generation(
         self, prompts: str | Sequence[str], *, return_relevance: bool = True, **options: Any

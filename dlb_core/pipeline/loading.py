@@ -40,7 +40,8 @@ class Loaded:
     """A model with what turns a user's input into its own.
 
     labels: the names of its classes. tokenizer: for text. images: from pictures to a tensor [B, C, H, W], and `undo`
-    back to 0..1, to show it. most: how many tokens it reads. regression: does it say numbers, no classes?
+    back to 0..1, to show it. most: how many tokens it reads. problem: what transformers says its outputs are:
+    "regression" (numbers), "multi_label_classification" (classes that do not exclude each other) or None.
     """
 
     model: nn.Module
@@ -50,7 +51,7 @@ class Loaded:
     images: Callable[[Sequence[Any]], Tensor] | None = None
     undo: Callable[[Tensor], Tensor] | None = None
     most: int | None = None
-    regression: bool = False
+    problem: str | None = None
 
 
 def load(source: Source, task: str, config: PipelineConfig) -> Loaded:
@@ -107,12 +108,7 @@ def _load_transformers(source: Source, task: str, config: PipelineConfig) -> Loa
     given = config.labels or (source.labels if nameless else ())
     if given and len(given) != len(names):
         raise ModelLoadError(f"{len(given)} labels for a model of {len(names)} classes")
-    loaded = Loaded(
-        model,
-        source.where,
-        given or names,
-        regression=getattr(settings, "problem_type", None) == "regression",
-    )
+    loaded = Loaded(model, source.where, given or names, problem=getattr(settings, "problem_type", None))
     if task == IMAGE:
         from dlb_core.pipeline.vision import from_processor
 
@@ -130,7 +126,7 @@ def _attempt(source: Source, what: str, read: Callable[..., Any], **options: Any
         return read(source.where, **options)
     except (OSError, ValueError, ImportError, KeyError) as error:  # what from_pretrained raises, by kind of trouble
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        if source.folder or not options["local_files_only"]:
+        if source.folder or not options["local_files_only"] or not isinstance(error, OSError):
             raise ModelLoadError(f"{what} cannot be read from {source.where}: {first}") from error
         advice = TO_A_FOLDER.format(name=source.where)
         raise ModelLoadError(f"{source.where} is not on this machine and the hub is out of reach: {advice}") from error

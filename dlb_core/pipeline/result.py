@@ -86,23 +86,27 @@ class PipelineResult(TaskResult):
 def of_classes(
     result: TaskResult,
     loaded: Loaded,
+    label: Any,
     *,
     texts: Sequence[str] | None = None,
     pairs: Sequence[str] | None = None,
     pieces: Sequence[Pieces] = (),
     pixels: Tensor | None = None,
 ) -> PipelineResult:
-    """The result of a classification, named."""
+    """The result of a classification, named. label: what was asked for."""
     output = result["predictions"]
     more: dict[str, Any] = {"model": loaded.name}
     if result["task"] == "regression":
         more["values"] = output.tolist()
         more["labels"] = more["explained"] = ["the value"] * len(output)
     else:
-        scores, best = _probabilities(output)
-        more["labels"] = [_name(loaded.labels, i) for i in best]
-        more["probabilities"] = [{_name(loaded.labels, i): p for i, p in enumerate(row)} for row in scores]
-        more["explained"] = _explained(result["relevance"].target, loaded.labels, len(output))
+        one = output.dim() < 2 or output.shape[1] == 1
+        names = _sides(loaded.labels) if one else loaded.labels
+        scores, best = _probabilities(output, one=one, exclusive=loaded.problem != "multi_label_classification")
+        more["labels"] = [_name(names, i) for i in best]
+        more["probabilities"] = [{_name(names, i): p for i, p in enumerate(row)} for row in scores]
+        asked_one = one and label is not None  # the unit, which stands for its class
+        more["explained"] = _explained(1 if asked_one else result["relevance"].target, names, len(output))
     if texts is not None:
         units = result["relevance"].inputs["input_ids"]
         several = result["relevance"].several
@@ -154,14 +158,20 @@ def _joined(first: Words, second: Words) -> Words:
     return Words((*first.words, *second.words), (*first.special, *second.special))
 
 
-def _probabilities(output: Tensor) -> tuple[list[list[float]], list[int]]:
-    """Probabilities by class of each sample, and the likeliest class; one logit is one class against none."""
+def _probabilities(output: Tensor, *, one: bool, exclusive: bool) -> tuple[list[list[float]], list[int]]:
+    """Probabilities by class of each sample, and the likeliest class; one output is a class and its opposite."""
     output = output.detach().double()
-    if output.dim() < 2 or output.shape[1] == 1:
-        one = output.sigmoid().reshape(-1)
-        both = torch.stack([1 - one, one], 1)
-        return both.tolist(), both.argmax(1).tolist()
-    return output.softmax(1).tolist(), output.argmax(1).tolist()
+    if one:
+        side = output.sigmoid().reshape(-1)
+        output = torch.stack([1 - side, side], 1)
+    else:
+        output = output.softmax(1) if exclusive else output.sigmoid()
+    return output.tolist(), output.argmax(1).tolist()
+
+
+def _sides(labels: Sequence[str]) -> tuple[str, str]:
+    (name,) = labels or ("1",)
+    return f"not {name}", name
 
 
 def _explained(target: Any, labels: Sequence[str], samples: int) -> list[str]:

@@ -39,7 +39,7 @@ def load_torchvision(source: Source, config: PipelineConfig) -> Loaded:
     if config.weights is None:
         if sizes:
             raise ModelLoadError("num_classes= needs weights=: the published weights have their own classes")
-        state = _published(source.where, published)
+        state = _published(source.where, published, offline=config.local_files_only)
         labels = labels or tuple(published.meta["categories"])
     else:
         state = _weights(Path(config.weights))
@@ -71,8 +71,10 @@ def from_processor(loaded: Loaded, processor: Any) -> Loaded:
     return dataclasses.replace(loaded, images=images, undo=undo)
 
 
-def _published(name: str, weights: Any) -> dict[str, Tensor]:
+def _published(name: str, weights: Any, *, offline: bool) -> dict[str, Tensor]:
     try:
+        if offline and not (Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name).exists():
+            raise OSError("local_files_only=True")
         state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
         raise ModelLoadError(

@@ -96,6 +96,26 @@ def test_regression_is_about_the_value(tmp_path: Path) -> None:
     assert "probabilities" not in found
 
 
+def test_one_output_is_a_class_and_its_opposite(tmp_path: Path) -> None:
+    config = makers.bert_config(id2label={0: "toxic"})
+    makers.seeded(lambda: transformers.BertForSequenceClassification(config)).save_pretrained(tmp_path)
+    makers.wordpiece().save_pretrained(tmp_path)
+    pipeline = DLBacktracePipeline.create_simple(str(tmp_path))
+    found = pipeline.run_simple_analysis(TEXT)
+    side = float(found["predictions"].sigmoid())
+    assert found["probabilities"][0] == pytest.approx({"not toxic": 1 - side, "toxic": side})
+    assert found["labels"] == found["explained"] == ["toxic" if side > 0.5 else "not toxic"]
+    assert pipeline.run_simple_analysis(TEXT, label="toxic")["explained"] == ["toxic"]
+
+
+def test_classes_that_do_not_exclude_each_other(tmp_path: Path) -> None:
+    config = makers.bert_config(problem_type="multi_label_classification")
+    makers.seeded(lambda: transformers.BertForSequenceClassification(config)).save_pretrained(tmp_path)
+    makers.wordpiece().save_pretrained(tmp_path)
+    found = DLBacktracePipeline.create_simple(str(tmp_path)).run_simple_analysis(TEXT)
+    assert [*found["probabilities"][0].values()] == pytest.approx(found["predictions"].double().sigmoid()[0].tolist())
+
+
 def test_images_are_prepared_as_the_model_was_trained(seer: DLBacktracePipeline, picture: Path) -> None:
     found = seer.run_image_classification(picture, label="fox")
     processor = transformers.AutoImageProcessor.from_pretrained(seer.config.model_name)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 from torch import nn
-from torchvision.models import densenet121, resnet18
+from torchvision.models import MobileNet_V3_Small_Weights, densenet121, mobilenet_v3_small, resnet18
 
 from dlb_core import DLBacktracePipeline, ModelLoadError, ModelRegistry
 from dlb_core.pipeline import loading
@@ -123,6 +123,24 @@ def test_torchvision_with_a_local_file(tmp_path: Path, suffix: str) -> None:
     assert loaded.images([torch.zeros(300, 400, 3, dtype=torch.uint8).numpy()]).shape == (1, 3, 224, 224)
     with pytest.raises(ModelLoadError, match="num_classes="):
         pipeline("resnet18", weights=file).load("image-classification")
+
+
+def test_published_weights_come_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    registry = ModelRegistry()
+    registry.register_custom_model("small", "torchvision:mobilenet_v3_small", task="image-classification")
+    made = DLBacktracePipeline.create_simple("small", registry=registry, local_files_only=True)
+    with pytest.raises(ModelLoadError, match=r"download https://.*mobilenet_v3_small.* give weights=FILE"):
+        made.load("image-classification")
+    model = makers.seeded(mobilenet_v3_small)
+    file = tmp_path / "checkpoints" / Path(MobileNet_V3_Small_Weights.DEFAULT.url).name
+    file.parent.mkdir()
+    torch.save(model.state_dict(), file)
+    loaded = made.load("image-classification")
+    assert all(torch.equal(a, b) for a, b in zip(loaded.model.parameters(), model.parameters(), strict=True))
+    assert loaded.labels[:2] == ("tench", "goldfish")
+    with pytest.raises(ModelLoadError, match="num_classes= needs weights="):
+        pipeline("vgg", num_classes=3).load("image-classification")
 
 
 def test_the_old_spelling_of_densenets_weights(tmp_path: Path) -> None:
