@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from dlb_core.relevance import Relevance
     from dlb_core.similarity import Pairs, pairs
     from dlb_core.targets import Contrast, Query
-    from dlb_core.tasks import TaskResult
+    from dlb_core.task_result import TaskResult
 
 __version__ = "0.1.0"
 
@@ -61,7 +61,7 @@ _HOMES = {
     "PipelineResult": "pipeline.result",
     "ModelEntry": "pipeline.registry",
     "ModelRegistry": "pipeline.registry",
-    "TaskResult": "tasks",
+    "TaskResult": "task_result",
     "Ledger": "kernel.ledger",
     "integrated": "paths",
     "smooth": "paths",

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import networkx as nx
 
     from dlb_core.generation import DLBAutoSampler
-    from dlb_core.tasks import TaskResult
+    from dlb_core.task_result import TaskResult
 
 
 class NodeIO(NamedTuple):

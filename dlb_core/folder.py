@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +20,9 @@ def new_folder(path: Path) -> Iterator[Path]:
     work: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+        beside.mkdir()  # with the permissions of any new folder, which tempfile's do not have
+        work = beside
         yield work
         _take_place(work, path)
     except BaseException:

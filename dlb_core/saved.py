@@ -6,8 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dlb_core.errors import ExplanationFileError
+from dlb_core.folder import new_folder
 
 TENSORS = "tensors.safetensors"
 
@@ -40,20 +39,12 @@ class Format:
         path = Path(folder)
         if path.exists() and not self._is_ours(path):
             raise FileExistsError(f"{path} exists and is no {self.what} of ours: choose another folder")
-        work = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-        work.mkdir(parents=True)
-        try:
+        with new_folder(path) as work:
             # written as bytes, so that the file has the permissions of any new file
             data = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
             (work / TENSORS).write_bytes(data)
             whole = {"format": self.name, "version": self.version, **head, "sha256": _digest(work / TENSORS)}
             (work / self.head).write_text(json.dumps(whole, indent=1), "utf-8")
-            if path.exists():
-                shutil.rmtree(path)
-            work.rename(path)
-        except BaseException:
-            shutil.rmtree(work, ignore_errors=True)
-            raise
         return path
 
     def load(self, folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from dlb_core.engine import Engine, Start
 from dlb_core.explanation import Explanation
 from dlb_core.outputs import mask_names
 from dlb_core.targets import Context
+from dlb_core.task_result import TaskResult
 
 if TYPE_CHECKING:
     from dlb_core.backtrace import DLBacktrace
@@ -29,49 +29,6 @@ TASKS = ("auto", *CLASSIFICATIONS, "token-classification", "segmentation", "dete
 TEXTS = ("text-classification", "token-classification", GENERATION)
 #: what a model's output is called where it is no answer yet
 FEATURES = ("hidden_state", "hidden_states", "pooler_output", "encoder_last_hidden_state", "last_hidden_state")
-
-
-class TaskResult(Mapping[str, Any]):
-    """What a task gave, read only: `result["relevance"]` and `result.relevance` are the same.
-
-    Always there: `task`, `decided` (a sentence: which task, and why), `relevance` and `explanation`. Of a prediction:
-    `node_io` and `predictions`, of texts `tokens` and `words`; of a generation: `generated_ids` and the traces that
-    were asked for (without any, `relevance` and `explanation` are None).
-    """
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = MappingProxyType(dict(values))
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._values:
-            raise KeyError(f"{name!r}: this result holds {', '.join(self._values)}")
-        return self._values[name]
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in self._values:
-            raise AttributeError(f"this result has no {name!r}")
-        return self._values[name]
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name != "_values" or "_values" in self.__dict__:
-            raise AttributeError("a result is read only")
-        super().__setattr__(name, value)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._values
-
-    def __repr__(self) -> str:
-        return f"TaskResult({self['decided']} Holds: {', '.join(self._values)})"
-
-    def with_more(self, **values: Any) -> Self:
-        """The same result with more in it."""
-        return type(self)({**self._values, **values})
 
 
 @dataclass(frozen=True)
@@ -103,7 +60,9 @@ def run_task(dlb: DLBacktrace, task: str, inputs: Any, tokenizer: Any, asked: As
         from dlb_core.pipeline.encoding import encode
 
         encoded = encode(tokenizer, texts, takes=dlb.input_names, side="left" if generates else None)
-        inputs, pieces, more = encoded.tensors, encoded.pieces, {"texts": texts}
+        device = next((p.tensor.device for p in engine.program.parameters.values()), None)
+        inputs = {name: tensor.to(device) for name, tensor in encoded.tensors.items()}
+        pieces, more = encoded.pieces, {"texts": texts}
     if generates:
         why = "the model writes text, its output scores every next token" if task == "auto" else None
         return _told(_generated(dlb, inputs, tokenizer, asked), GENERATION, why, more)
@@ -198,8 +157,8 @@ def _predicted(
         "explanation": Explanation(relevance, output, dict(bound.options)),
     }
     if tokenizer is not None:
-        name = _ids(tensors)
-        assert name is not None
+        if (name := _ids(tensors)) is None:
+            raise ValueError(f"tokenizer=: no input holds ids of tokens ({_shapes(tensors)})")
         values["tokens"] = [[*tokenizer.convert_ids_to_tokens(row)] for row in tensors[name].tolist()]
         if pieces and name in relevance.inputs and not relevance.several:
             values["words"] = tuple(p.words(row) for p, row in zip(pieces, relevance[name], strict=True))
@@ -229,18 +188,18 @@ def _decide(engine: Engine, tensors: Mapping[str, Tensor], output: Tensor, conte
         return "detection", f"the outputs are scores and boxes of {shape[1]} queries"
     if output.dim() == 4:
         return "segmentation", f"the output {shape} has classes at pixels"
-    text = _ids(tensors)
+    text = _text(tensors)
     if output.dim() == 3:
         if not text:
             raise ValueError(
                 f"nothing says what the output {shape} is: give task= (one of {', '.join(map(repr, TASKS[1:]))})"
             )
-        return "token-classification", f"{text!r} holds ids and the output {shape} has classes at positions"
+        return "token-classification", f"{text!r} holds a text and the output {shape} has classes at positions"
     if output.dim() > 2:
         raise ValueError(f"no task fits an output of shape {shape}: use dlb.explain with target= as a weight tensor")
     ends = "one decision" if output.dim() < 2 or shape[1] == 1 else f"{shape[1]} classes"
     if text:
-        return "text-classification", f"{text!r} holds ids and the output {shape} is {ends} a sample"
+        return "text-classification", f"{text!r} holds a text and the output {shape} is {ends} a sample"
     if image := _image(tensors):
         return "image-classification", f"{image!r} holds images and the output {shape} is {ends} a sample"
     return "tabular-classification", f"the inputs are numbers and the output {shape} is {ends} a sample"
@@ -250,8 +209,13 @@ def _ids(tensors: Mapping[str, Tensor]) -> str | None:
     """The input that holds the ids of tokens; a table has numbers beside its categories."""
     if any(tensor.is_floating_point() and tensor.dim() == 2 for tensor in tensors.values()):
         return None
-    whole = (n for n, t in tensors.items() if not t.is_floating_point() and t.dtype is not torch.bool and t.dim() == 2)
-    return next(whole, None)
+    plain = {name: t for name, t in tensors.items() if not name.endswith("mask") and t.dtype is not torch.bool}
+    return next((name for name, t in plain.items() if not t.is_floating_point() and t.dim() == 2), None)
+
+
+def _text(tensors: Mapping[str, Tensor]) -> str | None:
+    """The input that holds a text: ids, or what a model of transformers calls embeddings."""
+    return _ids(tensors) or next((name for name in tensors if name.endswith("inputs_embeds")), None)
 
 
 def _image(tensors: Mapping[str, Tensor]) -> str | None:

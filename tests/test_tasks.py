@@ -285,6 +285,17 @@ def test_texts_in_words_out() -> None:
     assert torch.equal(of_ids["relevance"]["input_ids"], found["relevance"]["input_ids"])
 
 
+def test_embeddings_are_text() -> None:
+    model = CASES["bert-sdpa"].model()
+    embedded = {"inputs_embeds": torch.randn(2, 5, 32), "attention_mask": torch.ones(2, 5, dtype=torch.int64)}
+    dlb = DLBacktrace(model, embedded)
+    found = dlb.run_task(inputs=embedded)
+    assert found["task"] == "text-classification"
+    assert "'inputs_embeds' holds a text" in found["decided"]
+    with pytest.raises(ValueError, match="no input holds ids"):
+        dlb.run_task(inputs=embedded, tokenizer=wordpiece())
+
+
 def test_temperature_of_a_generation_is_that_of_sampling() -> None:
     dlb, x = explainer("writer")
     found = dlb.run_task(inputs=x, max_new_tokens=6, temperature=5.0, generator=torch.Generator().manual_seed(3))

@@ -15,7 +15,7 @@ from dlb_core.pipeline.encoding import Encoded, written
 from dlb_core.pipeline.loading import Loaded
 from dlb_core.pipeline.saving import image_pictures, save_result, words_page
 from dlb_core.pipeline.words import Pieces, Words
-from dlb_core.tasks import TaskResult
+from dlb_core.task_result import TaskResult
 
 
 class PipelineResult(TaskResult):

@@ -66,8 +66,10 @@ def from_processor(loaded: Loaded, processor: Any) -> Loaded:
         tensor: Tensor = made.to(dtype)
         return tensor
 
-    normal = getattr(processor, "do_normalize", False)
-    undo = _undo(processor.image_mean, processor.image_std) if normal else lambda image: image.float()
+    mean, std = getattr(processor, "image_mean", None), getattr(processor, "image_std", None)
+    undo = None
+    if getattr(processor, "do_normalize", False) and mean is not None and std is not None:
+        undo = _undo(mean, std)
     return dataclasses.replace(loaded, images=images, undo=undo)
 
 
