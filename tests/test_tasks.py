@@ -178,6 +178,16 @@ def test_a_threshold_decides_between_two() -> None:
     assert torch.equal(values["relevance"]["output"].sign(), values["predictions"].sign())
 
 
+def test_a_recorded_model_is_explained_in_one_call() -> None:
+    """With the tape every call has an engine of its own, and the task is told from that one."""
+    x = torch.randn(4, 6)
+    dlb = DLBacktrace(CASES["mlp"].model(), x, tracer="tape")
+    found = dlb.run_task(inputs=x[:3])
+    (name,) = found["relevance"].inputs
+    assert found["task"] == "tabular-classification"
+    assert found["relevance"][name].shape == (3, 6)
+
+
 def test_a_result_is_read_only_and_says_what_it_holds() -> None:
     dlb, x = explainer("numbers")
     found = dlb.run_task(inputs=x)

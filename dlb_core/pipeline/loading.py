@@ -127,8 +127,8 @@ def _attempt(source: Source, what: str, read: Callable[..., Any], **options: Any
     except (OSError, ValueError, ImportError, KeyError) as error:  # what from_pretrained raises, by kind of trouble
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         if source.folder or not options["local_files_only"] or not isinstance(error, OSError):
-            raise ModelLoadError(f"{what} cannot be read from {source.where}: {first}") from error
-        advice = TO_A_FOLDER.format(name=source.where)
+            raise ModelLoadError(f"{source.hint}{what} cannot be read from {source.where}: {first}") from error
+        advice = source.hint + TO_A_FOLDER.format(name=source.where)
         raise ModelLoadError(f"{source.where} is not on this machine and the hub is out of reach: {advice}") from error
 
 

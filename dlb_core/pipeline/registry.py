@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,12 +27,16 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from: `kind` "transformers" (hub id or folder) or "torchvision" (a constructor)."""
+    """Where a model comes from: `kind` "transformers" (hub id or folder) or "torchvision" (a constructor).
+
+    hint: a name of the registry that may have been meant.
+    """
 
     kind: str
     where: str
     labels: tuple[str, ...] = ()
     folder: bool = False
+    hint: str = ""
 
 
 # A bare encoder has no head and decides nothing: for these a checkpoint that was trained on films' reviews (SST-2).
@@ -74,8 +78,7 @@ class ModelRegistry(Mapping[str, ModelEntry]):
 
     def __getitem__(self, name: str) -> ModelEntry:
         if name not in self._entries:
-            near = get_close_matches(name, self._entries, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = _near(name, self._entries)
             raise KeyError(f"no model is called {name!r}; {hint}there are {', '.join(self._entries)}")
         return self._entries[name]
 
@@ -139,12 +142,17 @@ class ModelRegistry(Mapping[str, ModelEntry]):
             raise FileNotFoundError(f"{name} is a file: name the folder that save_pretrained wrote")
         if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name:
             raise FileNotFoundError(f"{name} is no folder here, and no hub id (owner/name)")
-        return Source("transformers", name, labels)
+        return Source("transformers", name, labels, hint=_near(name, self._entries))
 
     def table(self) -> Table:
         """Every name with its task and where it leads."""
         rows = [(e.name, task, where) for e in self._entries.values() for task, where in e.sources.items()]
         return Table(("name", "task", "checkpoint"), rows, title="models")
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, [*known], n=1)
+    return f"did you mean {near[0]!r}? " if near and near[0] != name else ""
 
 
 def _told(entry: ModelEntry) -> str:

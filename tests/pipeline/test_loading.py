@@ -81,6 +81,8 @@ def test_without_a_network_a_hub_name_says_what_to_do(monkeypatch: pytest.Monkey
     monkeypatch.setattr(loading, "_reachable", lambda: False)
     with pytest.raises(ModelLoadError, match=r"textattack/bert-base-uncased-SST-2 .* give model_name=FOLDER"):
         pipeline("bert-base").run_simple_analysis("x")
+    with pytest.raises(ModelLoadError, match="did you mean 'distilbert'"):
+        pipeline("distil-bert").run_simple_analysis("x")
     monkeypatch.setattr(loading, "_reachable", lambda: pytest.fail("asked the network"))
     with pytest.raises(ModelLoadError, match="out of reach"):
         pipeline("nobody/nothing", local_files_only=True).run_simple_analysis("x")

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from dlb_core.pipeline.encoding import encode, written
 from dlb_core.pipeline.words import Pieces, segment
@@ -79,6 +82,35 @@ def test_no_unit_is_lost_or_counted_twice(name: str, texts: list[str], pair: boo
                 assert word.text == pieces.texts[word.text_index or 0][slice(*word.span)]
         for word in found.special:
             assert all(pieces.special[i] for i in word.tokens)
+
+
+@settings(max_examples=15)
+@given(texts=st.lists(TEXTS, min_size=1, max_size=4), vocabulary=st.integers(257, 320), spaces=st.booleans())
+def test_tokenizers_trained_on_anything_lose_nothing(texts: list[str], vocabulary: int, spaces: bool) -> None:
+    """Bytes and their pairs, with or without words before them: pieces may be half a character or a whole text."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaces, use_regex=spaces, trim_offsets=spaces)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made)
+    for text in texts:
+        (pieces,) = encode(tokenizer, [f"a{text}"]).pieces
+        relevance = torch.arange(1, len(pieces.tokens) + 1).double()
+        words = pieces.words(relevance)
+        assert words.total == float(relevance.sum())
+        assert sorted(i for word in words for i in word.tokens) == [*range(len(relevance))]
+        assert [word.tokens[0] for word in words] == sorted(word.tokens[0] for word in words)
+        assert "".join("".join(w.text.split()) for w in words) == "".join(f"a{text}".split())
+
+
+@pytest.mark.parametrize("kind", [transformers.ByT5Tokenizer, transformers.CanineTokenizer])
+def test_a_tokenizer_without_offsets_is_told_by_tokens(kind: Any) -> None:
+    encoded = encode(kind(), ["ab c", "d"])
+    for pieces, row in zip(encoded.pieces, encoded.tensors["attention_mask"], strict=True):
+        words = pieces.words(row.float())
+        assert words.total == int(row.sum())
+        assert all(len(word.tokens) == 1 and word.span is None for word in words)
+    assert len(encoded.pieces[0].words(torch.ones(len(encoded.pieces[0].tokens)))) == 4
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
