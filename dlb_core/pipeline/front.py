@@ -151,6 +151,9 @@ class DLBacktracePipeline:
 
     def _asked(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration's settings for `run_task` where the call does not say otherwise."""
+        for name in ("target", "targets"):
+            if name in options:
+                raise ValueError(f"{name}= is of DLBacktrace.run_task; here label= says which class to explain")
         inner = dict(self.config.mode_options) if "mode" not in options else {}
         return {**self._units(options), "thresholding": self.config.thresholding, **inner, **options}
 

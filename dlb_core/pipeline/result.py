@@ -109,12 +109,10 @@ def of_classes(
         more["explained"] = _explained(1 if asked_one else result["relevance"].target, names, len(output))
     if texts is not None:
         units = result["relevance"].inputs["input_ids"]
-        several = result["relevance"].several
         more["texts"] = [*texts]
         if pairs is not None:
             more["pairs"] = [*pairs]
-        if not several:
-            more["words"] = tuple(piece.words(row) for piece, row in zip(pieces, units, strict=True))
+        more["words"] = tuple(piece.words(row) for piece, row in zip(pieces, units, strict=True))
     if pixels is not None:
         more["pixels"] = pixels
         more["images"] = [loaded.undo(image) if loaded.undo else image for image in pixels]

@@ -273,6 +273,12 @@ def test_what_cannot_be_explained_is_refused(
         run(*arguments)
 
 
+def test_classes_are_said_by_label(sentiment: DLBacktracePipeline) -> None:
+    for options in ({"target": 1}, {"targets": [0, 1]}):
+        with pytest.raises(ValueError, match="label= says which class"):
+            sentiment.run_simple_analysis(TEXT, **options)
+
+
 def test_a_long_text_is_cut_only_on_request(sentiment: DLBacktracePipeline) -> None:
     pipeline = DLBacktracePipeline({**sentiment.config.to_dict(), "max_length": 6})
     found = pipeline.run_simple_analysis("the quick brown fox jumps over the lazy dog")
