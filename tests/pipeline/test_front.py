@@ -167,7 +167,7 @@ def test_settings_reach_a_generation(writer: DLBacktracePipeline) -> None:
 
 def test_an_encoder_decoder_tells_by_the_words_of_its_source(tmp_path: Path) -> None:
     config = transformers.T5Config(
-        vocab_size=len(makers.metaspace()), d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2,
+        vocab_size=len(makers.metaspace()), d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2,
         decoder_start_token_id=0, pad_token_id=0, eos_token_id=2,
     )  # fmt: skip
     makers.seeded(lambda: transformers.T5ForConditionalGeneration(config)).save_pretrained(tmp_path)
