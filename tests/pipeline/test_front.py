@@ -195,6 +195,8 @@ def test_results_are_saved_and_read_back(sentiment: DLBacktracePipeline, tmp_pat
     assert [record["text"] for record in head["words"][0] if not record["special"]] == [
         w.text for w in found["words"][0]
     ]
+    (tmp_path / "ours").mkdir()
+    assert found["folder"].stat().st_mode == (tmp_path / "ours").stat().st_mode  # readable like any new folder
     books = Explanation.load(found["folder"] / "explanation")
     assert torch.equal(books.inputs["input_ids"], found["relevance"]["input_ids"])
     assert list(books.relevance) == ["input_ids"]
