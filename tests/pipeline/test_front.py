@@ -244,6 +244,23 @@ def test_an_interrupt_or_a_full_disk_leaves_nothing(
     assert found.save(tmp_path / "new" / "result").is_dir()
 
 
+def test_an_interrupt_while_writing_leaves_all_as_it_was(writer: DLBacktracePipeline, tmp_path: Path) -> None:
+    pipeline = DLBacktracePipeline({**writer.config.to_dict(), "output_dir": tmp_path / "out"})
+    before, state = pipeline.run_text_generation("the quick", max_new_tokens=3), torch.get_rng_state()
+
+    def stop(ids: torch.Tensor) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run_text_generation("the quick", max_new_tokens=3, temperature=2.0, on_token=stop)
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["generation-1"]
+    assert torch.equal(state, torch.get_rng_state())
+    again = pipeline.run_text_generation("the quick", max_new_tokens=3)
+    assert torch.equal(again["generated_ids"], before["generated_ids"])
+    assert torch.equal(again["relevance"], before["relevance"])
+    assert again["folder"].name == "generation-2"
+
+
 def test_nothing_of_somebody_elses_is_overwritten(sentiment: DLBacktracePipeline, tmp_path: Path) -> None:
     found = sentiment.run_simple_analysis(TEXT)
     (tmp_path / "thesis.txt").write_text("all of it")
