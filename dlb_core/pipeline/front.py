@@ -91,11 +91,17 @@ class DLBacktracePipeline:
         loaded = self.load(IMAGE)
         assert loaded.images is not None
         if isinstance(images, Tensor):
+            if images.dim() != 4 or not images.is_floating_point():
+                raise ValueError(
+                    "a tensor of images is what the model takes, [B, C, H, W] in floating numbers; got "
+                    f"{list(images.shape)} in {images.dtype}"
+                )
             pixels = images.to(next(loaded.model.parameters()).dtype)
-            if pixels.dim() != 4:
-                raise ValueError(f"a tensor of images is [B, C, H, W], got {list(images.shape)}")
         else:
-            pixels = loaded.images([*images] if isinstance(images, (list, tuple)) else [images])
+            pictures = [*images] if isinstance(images, (list, tuple)) else [images]
+            if not pictures:
+                raise ValueError("there is no image")
+            pixels = loaded.images(pictures)
         target = _target(label, loaded.labels, len(pixels))
         (name,) = _forward_names(loaded.model)[:1]
         tensors = {name: pixels.to(next(loaded.model.parameters()).device)}
@@ -142,7 +148,8 @@ class DLBacktracePipeline:
     def _explainer(
         self, task: str, loaded: Loaded, tensors: Mapping[str, Tensor], *, explain: Sequence[str] | None
     ) -> DLBacktrace:
-        key = (task, *tensors)
+        sizes = [str(list(t.shape[1:])) for t in tensors.values() if t.dim() == 4]  # those of images are not free
+        key = (task, *tensors, *sizes)
         if key not in self._traced:
             self._traced[key] = DLBacktrace(
                 loaded.model, dict(tensors), explain_inputs=explain, check=self.config.check

@@ -281,7 +281,9 @@ def test_nothing_of_somebody_elses_is_overwritten(sentiment: DLBacktracePipeline
         ("text", ("a " * 100,), "the model reads 40"),
         ("image", ("none.png",), "no such file"),
         ("image", (torch.zeros(3, 16, 16),), "B, C, H, W"),
+        ("image", (torch.zeros(1, 3, 16, 16, dtype=torch.uint8),), "floating numbers"),
         ("image", ([object()],), "array of bytes"),
+        ("image", ([],), "no image"),
     ],
 )
 def test_what_cannot_be_explained_is_refused(
