@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dlb_core.backtrace import DLBacktrace, NodeIO
+    from dlb_core.calibration import TemperatureFit, fit_temperature
     from dlb_core.errors import (
         ConservationError,
         DLBError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from dlb_core.pipeline.registry import ModelEntry, ModelRegistry
     from dlb_core.pipeline.result import PipelineResult
     from dlb_core.relevance import Relevance
+    from dlb_core.reproducible import deterministic
     from dlb_core.similarity import Pairs, pairs
     from dlb_core.targets import Contrast, Query
     from dlb_core.task_result import TaskResult
@@ -52,6 +54,9 @@ _HOMES = {
     "GenerationExplanation": "generation",
     "Heads": "inside",
     "Relevance": "relevance",
+    "TemperatureFit": "calibration",
+    "fit_temperature": "calibration",
+    "deterministic": "reproducible",
     "Pairs": "similarity",
     "pairs": "similarity",
     "Contrast": "targets",
@@ -111,10 +116,13 @@ __all__ = [
     "RuleError",
     "StaleActivationsError",
     "TaskResult",
+    "TemperatureFit",
     "TraceError",
     "UnsupportedOpError",
     "UntrustedFileError",
     "__version__",
+    "deterministic",
+    "fit_temperature",
     "integrated",
     "pairs",
     "smooth",
