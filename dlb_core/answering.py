@@ -154,7 +154,7 @@ class _Question:
             self.activations.values,
             {n: engine.input_names[n.name] for n in engine.layout.nodes if n.name in engine.input_names},
             slot,
-            lambda value: measure(value / divisor, found[0].task, request, context),
+            lambda value: measure(value if divisor == 1 else value / divisor, found[0].task, request, context),
             self._stacked([seed.weights for seed in found]),
             seeds[slot] if mode.fixes_units(request) else None,
             self.several,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -127,13 +128,15 @@ class Engine:
         self, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], temperature: float, keep: frozenset[int] | None
     ) -> Prediction:
         """One checked forward pass that keeps the slots in `keep` (None: all)."""
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature={temperature!r}: must be a positive finite number")
+        temperature = _checked(temperature)
         tensors = self.program.bind_inputs(inputs, kwargs)
         activations = run_forward(self.layout, tensors, keep)
         if not bool(torch.isfinite(activations.outputs[self.output_index]).all()):
             raise NonFiniteError(self._first_bad_node(tensors))
-        return Prediction(activations, [_version(v) for v in activations.values], temperature)
+        prediction = Prediction(activations, [_version(v) for v in activations.values], temperature)
+        if temperature != 1:
+            self._check_divided(prediction)
+        return prediction
 
     def kept_for(self, mode: AnyMode | Bound, starts: Sequence[Start]) -> tuple[frozenset[int] | None, bool]:
         """What an explanation keeps from its forward pass (None: all); and does one relevance pass follow, that may
@@ -168,7 +171,6 @@ class Engine:
 
     def context_at(self, prediction: Prediction, start: Start, value: Tensor) -> Context:
         """What is known about that value."""
-        row = self.registry.row_at(start.node)
         activations = prediction.activations
         return context_of(
             value,
@@ -177,8 +179,22 @@ class Engine:
             names=self.program.output_names,
             outputs=activations.outputs,
             masks=[activations.values[slot] for slot in self._mask_slots()],
-            probability=row is not None and "gate" in row.tags,
+            probability=self._is_probability(start.node),
         )
+
+    def _check_divided(self, prediction: Prediction) -> None:
+        """A temperature divides logits: probabilities stay what they are, and the quotient is a number."""
+        if self._is_probability(self.output_node):
+            raise ValueError(
+                f"temperature={prediction.temperature!r}: the explained output is a probability already, and a "
+                "temperature divides logits: choose output=, or trace the model without its last softmax or sigmoid"
+            )
+        if not bool(torch.isfinite(self.output_of(prediction)).all()):
+            raise ValueError(f"temperature={prediction.temperature!r}: so small that the divided output overflows")
+
+    def _is_probability(self, node: fx.Node) -> bool:
+        row = self.registry.row_at(node)
+        return row is not None and "gate" in row.tags
 
     def _mask_slots(self) -> set[int]:
         """The inputs that say where each sample ends."""
@@ -213,6 +229,14 @@ class Engine:
         where = f" in module {path!r}" if (path := module_path(node)) else ""
         advice = f"its weight {weights[0]!r} is not finite" if weights else "look at what feeds it"
         return f"the forward pass has NaN or infinite values, first at {what} {name!r}{where}: {advice}"
+
+
+def _checked(temperature: Any) -> float:
+    """A positive finite number as a float. Raises ValueError."""
+    number = isinstance(temperature, Real) and not isinstance(temperature, bool)
+    if not number or not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature={temperature!r}: must be a positive finite number")
+    return float(temperature)
 
 
 def _badness(value: Any) -> int:

@@ -178,12 +178,31 @@ def test_an_unknown_mode_or_option_lists_the_choices(x: Tensor) -> None:
         DLBacktrace(MLP().eval(), x, tracer="magic")
 
 
-@pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf")])
-def test_a_temperature_that_divides_nothing_is_refused(temperature: float, x: Tensor) -> None:
+NO_TEMPERATURES = [0, -1.0, float("nan"), float("inf"), "2", True, None, 1 + 0j, torch.tensor(2.0), [2.0]]
+
+
+@pytest.mark.parametrize("temperature", NO_TEMPERATURES, ids=repr)
+def test_a_temperature_that_divides_nothing_is_refused(temperature: Any, x: Tensor) -> None:
     dlb = DLBacktrace(MLP().eval(), x)
     for call in (dlb.predict, dlb.explain):
         with pytest.raises(ValueError, match="must be a positive finite number"):
             call(x, temperature=temperature)
+
+
+def test_a_temperature_that_makes_infinities_is_refused(x: Tensor) -> None:
+    dlb = DLBacktrace(MLP().eval(), x)
+    for call in (dlb.predict, dlb.explain):
+        with pytest.raises(ValueError, match="so small that the divided output overflows"):
+            call(x, temperature=1e-320)
+
+
+@pytest.mark.parametrize("last", [nn.Softmax(-1), nn.Sigmoid()], ids=["softmax", "sigmoid"])
+def test_a_temperature_divides_no_probabilities(last: nn.Module, x: Tensor) -> None:
+    dlb = DLBacktrace(nn.Sequential(MLP(), last).eval(), x)
+    for call in (dlb.predict, dlb.explain):
+        with pytest.raises(ValueError, match="a probability already"):
+            call(x, temperature=2.0)
+        call(x, temperature=1.0)
 
 
 def test_a_nan_in_the_input_is_named(x: Tensor) -> None:

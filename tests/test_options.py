@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -162,6 +164,35 @@ def test_temperature_divides_the_output(dlb: DLBacktrace, x: Tensor) -> None:
     seeds = dlb.evaluation(seed="probability")["output"].sum(-1)
     torch.testing.assert_close(seeds, probabilities)
     torch.testing.assert_close(dlb.explain(x, temperature=4.0).output, cold / 4)
+
+
+@pytest.mark.parametrize("one", [1, 1.0, np.float32(1), np.int64(1), Fraction(1)], ids=repr)
+def test_a_temperature_of_one_costs_nothing(one: Any, dlb: DLBacktrace, x: Tensor) -> None:
+    """No division and no copy: the output is the tensor that the model returned."""
+    io = dlb.predict(x, temperature=one)["output"]
+    assert io.output is io.inputs[0]
+    warm = dlb.predict(x, temperature=2 * one)["output"]
+    torch.testing.assert_close(warm.output, warm.inputs[0] / 2)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 7.0])
+@pytest.mark.parametrize(("mode", "seed"), [("epsilon", "probability"), ("default", "logit")])
+def test_relevance_at_a_temperature_is_that_of_a_model_that_divides(
+    temperature: float, mode: str, seed: str, x: Tensor
+) -> None:
+    """Oracle: the same weights, and a division by the temperature written into the last layer."""
+    model, divided = (MLP().eval().double() for _ in range(2))
+    divided.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        divided.fc3.weight /= temperature
+        divided.fc3.bias /= temperature
+    x = x.double()
+    options = {"eps": 1e-14} if mode == "epsilon" else {}  # a stabiliser would know the size of the weights
+    found = DLBacktrace(model, x).explain(x, mode=mode, seed=seed, temperature=temperature, **options)
+    wanted = DLBacktrace(divided, x).explain(x, mode=mode, seed=seed, **options)
+    torch.testing.assert_close(found.output, wanted.output)
+    assert found.ledger.seed == pytest.approx(wanted.ledger.seed)
+    torch.testing.assert_close(found.inputs["x"], wanted.inputs["x"], rtol=1e-9, atol=1e-12)
 
 
 def test_several_targets_through_fused_attention_raise_no_warning() -> None:
