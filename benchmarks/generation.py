@@ -1,7 +1,7 @@
 """What explaining every generated token costs, over as many plain gradients of the whole sequence; CPU.
 
-A LLaMA-shaped model (width 512, 8 layers, vocabulary 8,000) goes on from a prompt of 64 tokens for 50 tokens. The gradient
-is forward and backward to the embeddings with frozen parameters, once for each token. Rounds are interleaved.
+A LLaMA-shaped model (width 512, 8 layers, vocabulary 8,000) goes on from a prompt of 64 tokens for 50 tokens. The
+gradient is forward and backward to the embeddings with frozen parameters, once for each token. Rounds are interleaved.
 """
 
 from __future__ import annotations

@@ -7,30 +7,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from dlb_core.answering import answer
-from dlb_core.choices import AUTO, CHECKS, TRACERS, choose
+from dlb_core.building import Settings
+from dlb_core.calls import as_call, as_inputs, tensors_in
+from dlb_core.choices import AUTO
 from dlb_core.engine import Engine, Prediction
 from dlb_core.explanation import Explanation
 from dlb_core.family import family
 from dlb_core.kernel.call import Call, Shares, resolve
 from dlb_core.kernel.composites import AnyMode, Composite
-from dlb_core.kernel.fakes import fakes_of
 from dlb_core.kernel.kinds import Row
 from dlb_core.kernel.layers import layer_op
 from dlb_core.kernel.modes import BoundMode, Mode
-from dlb_core.kernel.packs import registry as load
 from dlb_core.kernel.plan import Plan
-from dlb_core.kernel.prepare import prepare
-from dlb_core.kernel.tracers import trace
-from dlb_core.outputs import choose_output, what_it_says
 from dlb_core.paths import Bound, Wrapped
 from dlb_core.relevance import Relevance
 from dlb_core.rules import layer_rule
 from dlb_core.targets import Request, Targets
-from dlb_core.wrapped import unwrap, unwrapped_parts
+from dlb_core.wrapped import unwrap
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -77,41 +74,12 @@ class DLBacktrace:
         check: str = "raise",
         relevance_dtype: torch.dtype | None = None,
     ) -> None:
-        choose("tracer", tracer, TRACERS)
-        choose("check", check, CHECKS)
-        if tracer == "tape" and dynamic_shapes != "auto":
-            raise ValueError('dynamic_shapes= is for export: with tracer="tape" every call may have other shapes')
-        if relevance_dtype is not None and not relevance_dtype.is_floating_point:
-            raise ValueError(f"relevance_dtype={relevance_dtype}: must be a floating dtype")
-        model = unwrap(model)
-        args, kwargs = _as_call(input_for_graph)
-        where = None if device == "auto" else torch.device(device)
+        self._settings = Settings(device, dynamic_shapes, tracer, output, explain_inputs, fold, check, relevance_dtype)
+        self.model = unwrap(model)
         self._layers: list[Row] = []
         self._tracer = tracer
-
-        def build(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Engine:
-            registry = load().extended(self._layers) if self._layers else load()
-            fakes = fakes_of(registry)
-            shapes: dict[str, Any] = {"dynamic_shapes": dynamic_shapes, "fakes": fakes, "lends": registry.lends}
-            with unwrapped_parts(model):
-                program = trace(model, args, kwargs, self._tracer, device=where, **shapes)
-            self._tracer = program.tracer  # what export could not trace once it is not asked for again
-            layout = prepare(program, registry, switches={"fold": fold}, explain_inputs=explain_inputs)
-            index = choose_output(program, output)
-            dtype = relevance_dtype or _relevance_dtype(program.outputs[index])
-            return Engine(registry, layout, index, dtype, what_it_says(model), check)
-
-        self._settings: dict[str, Any] = {
-            "device": device,
-            "tracer": tracer,
-            "fold": fold,
-            "check": check,
-            "relevance_dtype": relevance_dtype,
-        }
-        self.model = model
-        self._build = build
-        self._example = args, kwargs
-        self._engine = build(args, kwargs)
+        self._example = as_call(input_for_graph)
+        self._engine = self._build(*self._example)
         self._last: tuple[Engine, Prediction] | None = None
         self._experts: dict[str, Tensor] | None = None
         self._sampler: DLBAutoSampler | None = None
@@ -131,7 +99,7 @@ class DLBacktrace:
 
     def retraced(self, input_for_graph: Any, **changes: Any) -> DLBacktrace:
         """The same model with the same settings, traced for other inputs; `changes` are arguments of `DLBacktrace`."""
-        found = DLBacktrace(self.model, input_for_graph, **{**self._settings, **changes})
+        found = DLBacktrace(self.model, input_for_graph, **{**self._settings.of_any_inputs, **changes})
         if self._layers:
             found._layers = [*self._layers]
             found._engine = found._build(*found._example)
@@ -145,7 +113,7 @@ class DLBacktrace:
         ``output``. The tensors belong to the engine until the next predict. Raises `InputMismatchError`,
         `NonFiniteError`.
         """
-        args, kwargs = _as_inputs(inputs, kwargs)
+        args, kwargs = as_inputs(inputs, kwargs)
         engine = self._engine_of(args, kwargs)
         prediction = engine.forward(args, kwargs, temperature, keep=None)
         self._last = engine, prediction
@@ -155,7 +123,7 @@ class DLBacktrace:
             node_io[name] = NodeIO((), values[engine.layout.slots[node]])
         for step in engine.layout.forward:
             arguments = resolve((step.args, tuple(step.kwargs.values())), values)
-            node_io[step.node.name] = NodeIO(_tensors(arguments), values[step.slot])
+            node_io[step.node.name] = NodeIO(tensors_in(arguments), values[step.slot])
         raw = prediction.activations.outputs[engine.output_index]
         node_io["output"] = NodeIO((raw,), engine.output_of(prediction))
         return node_io
@@ -228,7 +196,7 @@ class DLBacktrace:
         request = Request(task, target, seed, multiplier, scaler, thresholding, model_type)
         options = {name: kwargs.pop(name) for name in [*kwargs] if not self._engine.program.takes(name)}
         bound = self._mode(mode, bias, options)
-        args, kwargs = _as_inputs(inputs, kwargs)
+        args, kwargs = as_inputs(inputs, kwargs)
         engine = self._engine_of(args, kwargs)
         kept, once = engine.kept_for(bound, engine.starts(at, target, targets))
         prediction = engine.forward(args, kwargs, temperature, keep=kept)
@@ -321,6 +289,11 @@ class DLBacktrace:
         ops = len(self._engine.layout.forward)
         return f"DLBacktrace({ops} ops, inputs {self.input_names}, relevance in {self._engine.dtype})"
 
+    def _build(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Engine:
+        engine = self._settings.build(self.model, args, kwargs, tracer=self._tracer, layers=self._layers)
+        self._tracer = engine.program.tracer  # what export could not trace once it is not asked for again
+        return engine
+
     def _engine_of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Engine:
         """The engine for a call: an export serves all of them, a tape only the one that it recorded."""
         return self._build(args, kwargs) if self._tracer == "tape" else self._engine
@@ -335,33 +308,3 @@ class DLBacktrace:
             return registry.bind(registry.recommended(self.family) if inner == AUTO else inner, **options)
 
         return mode.bind(bind, settled) if isinstance(mode, Wrapped) else bind(mode, **settled)
-
-
-def _as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    if isinstance(inputs, tuple):
-        return inputs, {}
-    return (inputs,), {}
-
-
-def _as_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """predict((a, b)) and predict({"x": a}) mean what the same value meant as input_for_graph."""
-    if len(args) == 1 and not kwargs and isinstance(args[0], (tuple, Mapping)):
-        return _as_call(args[0])
-    return args, kwargs
-
-
-def _tensors(arguments: Any) -> tuple[Any, ...]:
-    found: list[Any] = []
-    for a in arguments:
-        if isinstance(a, Tensor):
-            found.append(a)
-        elif isinstance(a, (tuple, list)):
-            found += _tensors(a)
-    return tuple(found)
-
-
-def _relevance_dtype(node: fx.Node) -> torch.dtype:
-    dtype: torch.dtype = node.meta["val"].dtype
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
