@@ -12,29 +12,21 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from dlb_core.backtrace import DLBacktrace
-from dlb_core.choices import AUTO
 from dlb_core.cli.failure import UsageError
 from dlb_core.cli.findings import as_document, prediction, strongest
 from dlb_core.cli.folder import check_folder, new_folder
 from dlb_core.cli.inputs import Inputs, read_inputs
 from dlb_core.cli.models import LoadedModel, code_folder, load_model, user_code
-from dlb_core.cli.options import chosen_mode, mode_options, target
-from dlb_core.cli.page import print_page
+from dlb_core.cli.options import settled_mode, target
+from dlb_core.cli.page import Files, print_page
 from dlb_core.cli.screen import heading, print_json, screen, show, table
 from dlb_core.explanation import HEAD, TENSORS, Explanation
-from dlb_core.kernel.packs import registry
 from dlb_core.targets import Request
-
-Files = list[tuple[str, str]]
 
 
 def explain(args: argparse.Namespace) -> int:
     """Runs the command; everything that can be refused is refused before the model runs."""
-    options, wanted = mode_options(args), target(args.targets)
-    bias = {} if args.bias is None else {"bias": args.bias}
-    mode = chosen_mode(args)
-    if mode != AUTO:  # which goes by the model
-        registry().bind(mode, **options, **bias)  # before a large model is loaded and traced in vain
+    (mode, options), wanted = settled_mode(args), target(args.targets)
     Request(task=args.task, seed=args.seed, multiplier=args.multiplier)
     if args.top < 1:
         raise UsageError(f"--top {args.top}: must be at least 1")
@@ -47,7 +39,7 @@ def explain(args: argparse.Namespace) -> int:
         device = _device(args.device, loaded.device)
         dlb = _trace(loaded, inputs, args)
         if args.plan:
-            plan = dlb.plan(mode, **options, **bias)
+            plan = dlb.plan(mode, **options)
         else:
             explanation = dlb.explain(
                 *_positional(inputs, device),
@@ -56,7 +48,6 @@ def explain(args: argparse.Namespace) -> int:
                 task=args.task,
                 multiplier=args.multiplier,
                 seed=args.seed,
-                bias=args.bias,
                 **options,
             )
     if args.plan:

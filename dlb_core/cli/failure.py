@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Iterator
 
-from dlb_core.errors import DLBError, InputMismatchError, UntrustedFileError
+from dlb_core.errors import DLBError, InputMismatchError, ModelLoadError, UntrustedFileError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -26,7 +26,7 @@ class ModelError(DLBError):
 
 def exit_code(error: Exception) -> int:
     """2 for what the user can mend on the command line, 1 for all else."""
-    mendable = isinstance(error, (UsageError, InputMismatchError, UntrustedFileError, ValueError))
+    mendable = isinstance(error, (UsageError, InputMismatchError, ModelLoadError, UntrustedFileError, ValueError))
     return USAGE if mendable else FAILED
 
 

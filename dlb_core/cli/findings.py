@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +96,7 @@ def routed(explanation: Explanation) -> list[Routed]:
 
 def as_document(explanation: Explanation, predicted: Mapping[str, Any], strong: list[Strong]) -> dict[str, Any]:
     """The findings for `--json`: a target per sample; the ledger whole, with shares that sum to 100.00."""
-    books = {name: _as_data(ledger) for name, ledger in ledgers(explanation).items()}
+    books = {name: as_data(ledger) for name, ledger in ledgers(explanation).items()}
     return {
         "mode": explanation.mode,
         "options": dict(explanation.options),
@@ -104,11 +104,16 @@ def as_document(explanation: Explanation, predicted: Mapping[str, Any], strong: 
         "target": _per_sample(explanation),
         **books,
         "experts": {name: _expert_data(layer) for name, layer in _layers(explanation).items()},
-        "strongest": [
-            {"input": s.input, "index": list(s.index), "value": s.value, "relevance": s.relevance, "share": s.share}
-            for s in strong
-        ],
+        "strongest": as_records(strong),
     }
+
+
+def as_records(strong: Sequence[Strong]) -> list[dict[str, Any]]:
+    """The strongest elements for `--json`."""
+    return [
+        {"input": s.input, "index": list(s.index), "value": s.value, "relevance": s.relevance, "share": s.share}
+        for s in strong
+    ]
 
 
 def _layers(explanation: Explanation) -> dict[str, ExpertLayer]:
@@ -124,7 +129,8 @@ def _expert_data(layer: ExpertLayer) -> dict[str, Any]:
     }
 
 
-def _as_data(ledger: Ledger) -> dict[str, Any]:
+def as_data(ledger: Ledger) -> dict[str, Any]:
+    """A ledger for `--json`, whole."""
     lines = ledger_lines(ledger, most=None)
     return {
         "seed": ledger.seed,

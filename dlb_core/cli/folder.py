@@ -8,11 +8,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dlb_core import folder
+from dlb_core import explanation, folder
 from dlb_core.cli.failure import UsageError
-from dlb_core.explanation import FORMAT, HEAD, TENSORS
+from dlb_core.pipeline import saving
 
-PICTURES = re.compile(r"heatmap-.*\.png")
+HEADS = {explanation.HEAD: explanation.FORMAT, saving.HEAD: saving.FORMAT}
+OURS = re.compile(
+    r"(explanation/)?(explanation\.json|tensors\.safetensors)|result\.json|words\.html|heatmap-[^/]*\.png"
+    r"|explanation(/generation\.json)?"
+)
 
 
 def check_folder(path: Path) -> None:
@@ -23,23 +27,23 @@ def check_folder(path: Path) -> None:
         return
     if not path.is_dir():
         raise UsageError(f"--out {path} exists and is no folder")
-    entries = sorted(path.iterdir())
-    foreign = [e.name for e in entries if e.name not in (HEAD, TENSORS) and not PICTURES.fullmatch(e.name)]
+    entries = sorted(entry.relative_to(path).as_posix() for entry in path.rglob("*"))
+    foreign = [name for name in entries if not OURS.fullmatch(name)]
     if foreign:
         more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
         raise UsageError(
             f"--out {path} has files in it that are not ours ({', '.join(foreign[:3])}{more}): choose another folder"
         )
-    if entries and not _is_explanation(path / HEAD):
+    if entries and not any(_is_result(path / head, kind) for head, kind in HEADS.items()):
         raise UsageError(f"--out {path} is no explanation of ours: choose another folder")
 
 
-def _is_explanation(head: Path) -> bool:
+def _is_result(head: Path, kind: str) -> bool:
     try:
         document = json.loads(head.read_text("utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(document, dict) and document.get("format") == FORMAT
+    return isinstance(document, dict) and document.get("format") == kind
 
 
 @contextlib.contextmanager

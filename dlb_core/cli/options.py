@@ -8,10 +8,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dlb_core.choices import AUTO
 from dlb_core.cli.failure import UsageError
 from dlb_core.kernel.composites import Composite
+from dlb_core.kernel.packs import registry
 
 WORDS = {"none": None, "null": None, "true": True, "false": False}
+
+
+def settled_mode(args: argparse.Namespace) -> tuple[str | Composite, dict[str, Any]]:
+    """The mode and its options, `bias` among them; refused here, before a large model is loaded and traced in vain."""
+    mode, options = chosen_mode(args), mode_options(args)
+    if args.bias is not None:
+        options["bias"] = args.bias
+    if mode != AUTO:  # which goes by the model
+        registry().bind(mode, **options)
+    return mode, options
 
 
 def mode_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -18,6 +18,8 @@ SAMPLES = 8  # of a batch, shown on the page; --json has all
 LAYERS = 12  # of experts, shown on the page; --json has all
 BAR_WIDTH = 24
 
+Files = list[tuple[str, str]]  # path and content of what was written
+
 
 def print_page(
     console: Console,
@@ -25,21 +27,31 @@ def print_page(
     explanation: Explanation,
     predicted: Mapping[str, Any],
     strong: Sequence[Strong],
-    files: Sequence[tuple[str, str]],
+    files: Files,
     notes: Sequence[str],
 ) -> None:
     """Everything, in the order a reader asks for it."""
-    options = ", ".join(f"{k}={'none' if v is None else v}" for k, v in explanation.options.items())
-    console.print(heading(title, f"mode {explanation.mode}" + (f" ({options})" if options else "")))
-    console.print()
+    print_title(console, title, explanation.mode, explanation.options)
     _print_prediction(console, predicted, explanation.target)
     for what, ledger in ledgers(explanation).items():
-        _print_ledger(console, what, ledger)
-    _print_experts(console, routed(explanation))
-    _print_strongest(console, strong)
-    show(console, heading("written"), table(("file", "what"), files))
+        print_ledger(console, what, ledger)
+    print_experts(console, routed(explanation))
+    print_strongest(console, strong)
+    print_files(console, files)
     for note in notes:
         console.print(heading("note", note))
+
+
+def print_title(console: Console, title: str, mode: str, options: Mapping[str, Any]) -> None:
+    """What was explained, and how."""
+    told = ", ".join(f"{k}={'none' if v is None else v}" for k, v in options.items())
+    console.print(heading(title, f"mode {mode}" + (f" ({told})" if told else "")))
+    console.print()
+
+
+def print_files(console: Console, files: Files) -> None:
+    """What was written."""
+    show(console, heading("written"), table(("file", "what"), files))
 
 
 def _print_prediction(console: Console, predicted: Mapping[str, Any], target: Any) -> None:
@@ -65,8 +77,8 @@ def _print_prediction(console: Console, predicted: Mapping[str, Any], target: An
         chosen = _of_sample(target, index)
         for entry in classes:
             mark = Text("explained", "bold") if entry["class"] == chosen else ""
-            bar = _bar(entry["probability"], mark)
-            rows.append([*sample, entry["class"], f"{100 * entry['probability']:.2f} %", next(outputs), bar])
+            length = bar(entry["probability"], mark)
+            rows.append([*sample, entry["class"], f"{100 * entry['probability']:.2f} %", next(outputs), length])
         if chosen not in [entry["class"] for entry in classes]:
             rows.append([*sample, "", "", "", Text(f"explained: {_target_text(chosen)}", "bold")])
     columns = [*(["sample"] if several else []), "class", "probability", "output", ""]
@@ -78,7 +90,8 @@ def _print_prediction(console: Console, predicted: Mapping[str, Any], target: An
     )
 
 
-def _print_ledger(console: Console, what: str, ledger: Ledger) -> None:
+def print_ledger(console: Console, what: str, ledger: Ledger) -> None:
+    """Where the seed went; the shares add up to 100.00 %."""
     lines = ledger_lines(ledger)
     units = units_text(lines, ledger.seed)
     rows = [[line.account, text, line.share_text] for line, text in zip(lines, units, strict=False)]
@@ -93,7 +106,8 @@ def _print_ledger(console: Console, what: str, ledger: Ledger) -> None:
     )
 
 
-def _print_experts(console: Console, layers: Sequence[Routed]) -> None:
+def print_experts(console: Console, layers: Sequence[Routed]) -> None:
+    """The strongest experts of each layer; nothing where there are none."""
     if not layers:
         return
     shown = layers[:LAYERS]
@@ -111,7 +125,8 @@ def _print_experts(console: Console, layers: Sequence[Routed]) -> None:
     )
 
 
-def _print_strongest(console: Console, strong: Sequence[Strong]) -> None:
+def print_strongest(console: Console, strong: Sequence[Strong]) -> None:
+    """The elements of the inputs with the most units."""
     several = len({s.input for s in strong}) > 1
     relevance = aligned([s.relevance for s in strong], sign="+")
     values = aligned([s.value for s in strong if s.value is not None])
@@ -134,7 +149,8 @@ def _print_strongest(console: Console, strong: Sequence[Strong]) -> None:
     )
 
 
-def _bar(probability: float, mark: Text | str) -> Text:
+def bar(probability: float, mark: Text | str) -> Text:
+    """A probability as a length, and what there is to say beside it."""
     filled = round(BAR_WIDTH * probability)
     return Text.assemble(("#" * filled, "blue"), " " if filled and mark else "", mark)
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from dlb_core import __version__
 from dlb_core.choices import BIAS_POLICIES, SEEDS, TASKS, TRACERS
 from dlb_core.cli.failure import UsageError
+from dlb_core.cli.ways import NEW_TOKENS, check_way
 
 EXPLAIN_EXAMPLES = """\
 examples:
@@ -16,6 +17,9 @@ examples:
   dlb explain my_package.models:bert --input ids.npy --input mask.npy --mode epsilon --target 1
   dlb explain bert.py:load --input input_ids=ids.npy --input attention_mask=mask.npy --json
   dlb explain model.pt2 --trust --input x.npy --plan
+  dlb explain --model bert-base --text "This product is amazing!" --target positive
+  dlb explain --model ./my-vit --image photo.png
+  dlb explain --model ./my-llama --generate --text "Once upon a time" --max-new-tokens 20
 
 exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted; what fails writes nothing
 """
@@ -81,18 +85,39 @@ def _add_explain(commands: Any) -> None:
     )
     parser.add_argument(
         "model",
+        nargs="?",
         metavar="MODEL",
         help="module:factory or path/to/file.py:factory (a function that returns the model, or the model itself), "
         "or an exported program file.pt2",
     )
     parser.add_argument("--trust", action="store_true", help="load a .pt2 file, which can run code")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: where the model is)")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, cuda, cuda:1, ... (default: where the model is; with --model a GPU if there is one)",
+    )
     parser.add_argument(
         "--tracer", choices=TRACERS, default="auto", help="how the model is traced (default: export, else the tape)"
     )
     parser.add_argument("--output", metavar="NAME", help="which output to explain, by name or number")
 
-    data = parser.add_argument_group("inputs")
+    named = parser.add_argument_group("a model by its name, instead of MODEL")
+    named.add_argument(
+        "--model",
+        dest="name",
+        metavar="NAME",
+        help="a folder that save_pretrained wrote, a short name (bert-base, vit, gpt2, ...) or a hub id (owner/name)",
+    )
+    named.add_argument(
+        "--text", metavar="TEXT", help="classify it, and show which words decided; a prompt, to --generate"
+    )
+    named.add_argument("--image", metavar="FILE", help="classify it, and show which pixels decided")
+    named.add_argument("--generate", action="store_true", help="write on after --text, and explain each token")
+    named.add_argument(
+        "--max-new-tokens", type=int, metavar="N", help=f"how many tokens to write (default: {NEW_TOKENS})"
+    )
+
+    data = parser.add_argument_group("inputs of MODEL")
     data.add_argument(
         "--input",
         dest="inputs",
@@ -121,7 +146,8 @@ def _add_explain(commands: Any) -> None:
         dest="targets",
         action="append",
         metavar="T",
-        help="a class, or position,class; repeated: one per sample (default: what the task means)",
+        help="a class (with --model also its label), or position,class; repeated: one per sample (default: what the "
+        "task means)",
     )
     how.add_argument("--task", default="auto", metavar="TASK", help=", ".join(TASKS))
     how.add_argument(
@@ -132,13 +158,20 @@ def _add_explain(commands: Any) -> None:
 
     result = parser.add_argument_group("result")
     result.add_argument("--out", default="dlb-explanation", metavar="DIR", help="where to (default: %(default)s)")
-    result.add_argument("--top", type=int, default=10, metavar="N", help="strongest inputs to show (default: 10)")
+    result.add_argument(
+        "--top", type=int, default=10, metavar="N", help="strongest inputs (or words) to show (default: 10)"
+    )
     result.add_argument(
         "--plan", action="store_true", help="show which rule will run at which node, and stop before running"
     )
 
 
 def _explain(args: argparse.Namespace) -> int:
+    check_way(args)
+    if args.name is not None:
+        from dlb_core.cli.named import explain_named
+
+        return explain_named(args)
     from dlb_core.cli.explain import explain
 
     return explain(args)
