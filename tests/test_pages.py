@@ -11,7 +11,10 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
 
-@pytest.mark.parametrize("name", ["inside", "adapters", "paths", "generation", "pipeline", "moe"])
+PAGES = ["inside", "adapters", "paths", "generation", "pipeline", "calibration", "moe"]
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_the_examples_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(DOCS / f"{name}.md", least=3)
 

@@ -19,6 +19,7 @@ from dlb_core.cli.options import settled_mode
 from dlb_core.cli.page import Files
 from dlb_core.cli.screen import print_json, screen
 from dlb_core.cli.ways import NEW_TOKENS
+from dlb_core.errors import ModelLoadError
 from dlb_core.pipeline import DLBacktracePipeline, PipelineResult
 from dlb_core.pipeline.registry import IMAGE, TEXT, WRITE
 from dlb_core.targets import Request
@@ -67,6 +68,8 @@ def _run(
         pipeline.load(task)
     except FileNotFoundError as error:
         raise UsageError(f"--model {error}") from None
+    except ModelLoadError as error:  # what to do, in the words of the command
+        raise UsageError(str(error).replace("model_name=", "--model ")) from error
     if args.generate:
         bias = {} if args.bias is None else {"bias": args.bias}
         asked = {**units, **bias, "mode_options": {n: v for n, v in options.items() if n != "bias"}}

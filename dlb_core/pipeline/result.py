@@ -143,7 +143,7 @@ def of_generation(result: TaskResult, loaded: Loaded, prompts: Sequence[str], en
 def _by_words(info: Any, i: int, prompt: Pieces, told: Any, start: int, encoder: bool) -> tuple[Words, ...]:
     """The words behind every explained token of sequence i: all that stands before it, an encoder's source first."""
     text, tokens, spans, special = told
-    begin = Pieces((), ("<start>",) * start, (None,) * start, (True,) * start) if encoder else prompt
+    begin = Pieces(prompt.texts, ("<start>",) * start, (None,) * start, (True,) * start) if encoder else prompt
     pieces = begin.and_then(text, tokens, spans, special)
     found: list[Words] = []
     for step, row in zip(info.steps, info.relevance[i], strict=True):
