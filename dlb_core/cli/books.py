@@ -13,7 +13,7 @@ RESIDUAL = "residual (rounding)"
 
 
 class Line(NamedTuple):
-    """One account: its units, and its share of the seed in hundredths of a per cent (None: the seed is zero)."""
+    """One account: its units, and its share of the seed in hundredths of a per cent (None: its signs cancel)."""
 
     account: str
     units: float
@@ -39,7 +39,7 @@ def ledger_lines(ledger: Ledger, most: int | None = 12) -> list[Line]:
     listed = [(f"input:{name}", units) for name, units in _largest(ledger.inputs, most, "inputs")]
     listed += _largest(ledger.accounts, most, "accounts")
     listed.append((RESIDUAL, ledger.residual))
-    shares = hundredths([units for _, units in listed], ledger.seed)
+    shares = hundredths([units for _, units in listed], ledger.seed if ledger.sums else 0.0)
     return [Line(name, units, share) for (name, units), share in zip(listed, shares, strict=True)]
 
 

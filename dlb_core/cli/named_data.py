@@ -32,7 +32,7 @@ class Written:
 
     def share(self, words: Iterable[Word]) -> float:
         """The share of some words in this token's units, in per cent."""
-        return 100 * math.fsum(word.relevance for word in words) / self.ledger.seed if self.ledger.seed else math.nan
+        return self.ledger.share(math.fsum(word.relevance for word in words))
 
 
 def written(result: PipelineResult, tokenizer: Any) -> list[Written]:

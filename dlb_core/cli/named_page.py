@@ -14,6 +14,7 @@ from dlb_core.cli.findings import CLASSES, Strong, ledgers, routed
 from dlb_core.cli.named_data import Written, prompt_words, summed
 from dlb_core.cli.page import Files, bar, print_experts, print_files, print_ledger, print_strongest, print_title
 from dlb_core.cli.screen import aligned, heading, show, table
+from dlb_core.kernel.ledger import Ledger
 from dlb_core.pipeline import PipelineResult, Words
 
 FOR, AGAINST = (225, 95, 77), (67, 130, 195)  # the colours of the heat maps
@@ -29,7 +30,7 @@ def print_classes(console: Console, result: PipelineResult, top: int, strong: Se
     if "words" in result:
         (words,), (text,) = result["words"], result["texts"]
         console.print(heading("text", f"words that speak for {result['explained'][0]!r}, or against it"))
-        _print_words(console, text, words, top, next(iter(ledgers(explanation).values())).seed)
+        _print_words(console, text, words, top, next(iter(ledgers(explanation).values())))
     for what, ledger in ledgers(explanation).items():
         print_ledger(console, what, ledger)
     print_experts(console, routed(explanation))
@@ -55,7 +56,7 @@ def print_text(console: Console, result: PipelineResult, tokens: Sequence[Writte
     )
     books = summed([token.ledger for token in tokens])
     console.print(heading("prompt", "words by what they gave to all tokens together"))
-    _print_words(console, prompt, prompt_words(tokens), top, books.seed)
+    _print_words(console, prompt, prompt_words(tokens), top, books)
     print_ledger(console, "ledger of all tokens", books)
     print_files(console, files)
 
@@ -104,7 +105,7 @@ def _print_labels(console: Console, result: PipelineResult) -> None:
     )
 
 
-def _print_words(console: Console, text: str, words: Words, top: int, seed: float) -> None:
+def _print_words(console: Console, text: str, words: Words, top: int, ledger: Ledger) -> None:
     """The text in colours; its strongest words, the others and the special tokens in a line each, and their sum."""
     console.print(coloured(console, text, words))
     console.print()
@@ -118,8 +119,7 @@ def _print_words(console: Console, text: str, words: Words, top: int, seed: floa
         named.append((f"special tokens: {names}", math.fsum(word.relevance for word in words.special)))
     named.append(("= sum", words.total))
     units = aligned([units for _, units in named], sign="+")
-    shares = [100 * units / seed if seed else math.nan for _, units in named]
-    rows = [[name, told, _share(share)] for (name, _), told, share in zip(named, units, shares, strict=True)]
+    rows = [[name, told, _share(ledger.share(r))] for (name, r), told in zip(named, units, strict=True)]
     columns = ("word", "relevance", "share")
     show(console, heading("strongest words"), table(columns, rows, right=("relevance", "share"), total=True))
 
@@ -135,4 +135,4 @@ def _token_row(token: Written) -> list[Any]:
 
 
 def _share(value: float, sign: str = "") -> str:
-    return "-" if math.isnan(value) else f"{round(value, 2) + 0.0:{sign}.2f} %"  # + 0.0: no minus before a zero
+    return f"{round(value, 2) + 0.0:{sign}.2f} %"  # + 0.0: no minus before a zero

@@ -95,7 +95,7 @@ def print_ledger(console: Console, what: str, ledger: Ledger) -> None:
     lines = ledger_lines(ledger)
     units = units_text(lines, ledger.seed)
     rows = [[line.account, text, line.share_text] for line, text in zip(lines, units, strict=False)]
-    rows.append(["= seed", units[-1], "100.00 %" if ledger.seed else "-"])
+    rows.append(["= seed", units[-1], "100.00 %" if ledger.sums else "-"])
     detail = f"where the seed of {ledger.seed:.6g} units went"
     if ledger.gain > 1.005:  # contributions of both signs: the sum alone would hide their size
         detail += f"; sum of |relevance| at the inputs is {ledger.gain:.3g} x the seed's"

@@ -72,11 +72,11 @@ class Ledger:
 
     def table(self) -> Table:
         """Account, units, share of the seed in per cent; inputs first, then sinks by size, then the residual."""
-        rows: list[tuple[Any, ...]] = [(f"input:{n}", u, self._share(u)) for n, u in self.inputs.items()]
+        rows: list[tuple[Any, ...]] = [(f"input:{n}", u, self.share(u)) for n, u in self.inputs.items()]
         sinks = sorted(((n, u) for n, u in self.accounts.items() if u != 0), key=lambda item: -abs(item[1]))
-        rows += [(name, units, self._share(units)) for name, units in sinks]
-        rows.append(("residual (rounding)", self.residual, self._share(self.residual)))
-        rows.append(("= seed", self.seed, self._share(self.seed)))
+        rows += [(name, units, self.share(units)) for name, units in sinks]
+        rows.append(("residual (rounding)", self.residual, self.share(self.residual)))
+        rows.append(("= seed", self.seed, self.share(self.seed)))
         return Table(("account", "units", "share %"), rows, title="ledger (units with signs; shares of the seed)")
 
     def node_table(self) -> Table:
@@ -112,10 +112,15 @@ class Ledger:
         """The nodes whose residual is beyond the tolerance, in the order relevance flowed."""
         return [e for e in self.by_node.values() if not abs(e.residual) <= e.tolerance * e.scale]
 
-    def _share(self, units: float) -> float:
-        """Of the seed; where it has both signs and adds up to nothing, of its size."""
-        whole = self.seed if abs(self.seed) > 1e-6 * self.seed_scale else self.seed_scale
+    def share(self, units: float) -> float:
+        """Per cent of the seed; where it has both signs and adds up to nothing, of its size."""
+        whole = self.seed if self.sums else self.seed_scale
         return 100 * units / whole if whole else 0.0
+
+    @property
+    def sums(self) -> bool:
+        """Does the seed add up to something, or do its signs cancel?"""
+        return abs(self.seed) > 1e-6 * self.seed_scale
 
     def __str__(self) -> str:
         return str(self.table())

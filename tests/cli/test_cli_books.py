@@ -50,3 +50,12 @@ def test_many_accounts_are_grouped():
     assert [line.account for line in lines][-2:] == ["... 9 more accounts", "residual (rounding)"]
     assert lines[-2].share == 45.0
     assert len(ledger_lines(book, most=None)) == 22
+
+
+def test_a_seed_whose_signs_cancel_has_no_shares():
+    """As the seed of a contrast: for and against weigh the same, and rounding is left of their sum."""
+    book = Ledger(-1e-6, {"x": 40.0}, {"crossed": -40.0}, scale=1.0, input_scale=90.0, seed_scale=200.0, tolerance=1.0)
+    assert [line.share for line in ledger_lines(book)] == [None, None, None]
+    assert not book.sums
+    assert book.share(40.0) == 20.0  # of its size
+    assert ledger(4.0, {"x": 4.0}, {}).share(1.0) == 25.0
