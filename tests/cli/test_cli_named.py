@@ -8,6 +8,7 @@ import json
 import re
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ from dlb_core import DLBacktracePipeline, Explanation
 from dlb_core.cli.named_page import coloured
 from dlb_core.generation import GenerationExplanation
 from dlb_core.pipeline import Word, Words
+from dlb_core.pipeline.encoding import encode, written
+from dlb_core.pipeline.result import _by_words
 
 TEXT = "This product is amazing, and I don't regret it!"
 PROMPT = "the quick brown fox"
@@ -33,10 +36,19 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+once = functools.cache(DLBacktracePipeline.create_simple)
+
+
+@pytest.fixture
+def _one_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model is loaded and traced once for the tests that ask it several things."""
+    monkeypatch.setattr(DLBacktracePipeline, "create_simple", once)
+
+
 @pytest.fixture(scope="module")
 def result(models: Path) -> Any:
     """One run, for the tests of what happens after it."""
-    return DLBacktracePipeline.create_simple(str(models / "sentiment")).run_text_classification(TEXT)
+    return once(str(models / "sentiment"), "auto").run_text_classification(TEXT)
 
 
 def section(page: str, title: str) -> list[list[str]]:
@@ -47,6 +59,7 @@ def section(page: str, title: str) -> list[list[str]]:
     return [re.split(r"\s{2,}", row.strip()) for row in rows if not row.startswith("─")]
 
 
+@pytest.mark.usefixtures("_one_load")
 def test_a_text_by_its_words(dlb, place, models):
     model = str(models / "sentiment")
     answer = dlb("explain", "--model", model, "--text", TEXT, "--target", "positive", "--mode", "epsilon")
@@ -74,6 +87,7 @@ def test_a_text_by_its_words(dlb, place, models):
     assert "don&#x27;t" in (place.path / "dlb-explanation/words.html").read_text()
 
 
+@pytest.mark.usefixtures("_one_load")
 def test_as_data(dlb, place, models):
     """By the class that the model gives it; the words hold all units of the input."""
     told = dlb("explain", "--model", str(models / "sentiment"), "--text", TEXT, "--json", "--out", "x/y").json
@@ -87,6 +101,7 @@ def test_as_data(dlb, place, models):
         assert (place.path / file["path"]).is_file()
 
 
+@pytest.mark.usefixtures("_one_load")
 def test_an_image_by_its_pixels(dlb, place, models):
     model = str(models / "seer")
     answer = dlb(
@@ -104,6 +119,7 @@ def test_an_image_by_its_pixels(dlb, place, models):
     assert told["explained"] == "fox"
 
 
+@pytest.mark.usefixtures("_one_load")
 def test_what_a_model_wrote_token_by_token(dlb, place, models):
     model = str(models / "writer")
     call = (
@@ -136,6 +152,24 @@ def test_what_a_model_wrote_token_by_token(dlb, place, models):
         assert sum(w["relevance"] for w in own) == pytest.approx(float(found.relevance[0, n, :length].sum()), abs=1e-4)
         assert token["ledger"]["seed"] == pytest.approx(100)
         assert 0 < token["probability"] < 1
+
+
+def test_what_an_encoder_decoder_wrote_is_no_part_of_its_prompt():
+    """Its source is the first text, its own words are the second."""
+    tokenizer = makers.metaspace()
+    (prompt,) = encode(tokenizer, ["This product"]).pieces
+    told = written(tokenizer, tokenizer("the quick fox", add_special_tokens=False)["input_ids"])
+    length = 1 + len(told[1])
+    relevance = torch.arange(1.0, length + 1).expand(1, 1, -1)
+    info = SimpleNamespace(
+        steps=(length - 2,), relevance=relevance, source_relevance=torch.full((1, 1, len(prompt.tokens)), 10.0)
+    )
+    (words,) = _by_words(info, 0, prompt, told, 1, True)
+    assert [word.text for word in words if word.text_index == 0] == ["This", "product"]
+    own = [word.text for word in words if word.text_index == 1]
+    assert own[:2] == ["the", "quick"]  # the last piece is what is explained
+    before = float(relevance[..., : length - 1].sum())
+    assert words.total == pytest.approx(10 * len(prompt.tokens) + before)
 
 
 def test_on_a_terminal_words_have_colours():
