@@ -134,8 +134,7 @@ class Engine:
         if not bool(torch.isfinite(activations.outputs[self.output_index]).all()):
             raise NonFiniteError(self._first_bad_node(tensors))
         prediction = Prediction(activations, [_version(v) for v in activations.values], temperature)
-        if temperature != 1:
-            self._check_divided(prediction)
+        self.output_of(prediction)  # a temperature that does not fit is refused now
         return prediction
 
     def kept_for(self, mode: AnyMode | Bound, starts: Sequence[Start]) -> tuple[frozenset[int] | None, bool]:
@@ -151,9 +150,20 @@ class Engine:
         return read | more | self._mask_slots(), once
 
     def output_of(self, prediction: Prediction, index: int | None = None) -> Tensor:
-        """An output (default: the explained one), divided by the temperature."""
-        output: Tensor = prediction.activations.outputs[self.output_index if index is None else index]
-        return output if prediction.temperature == 1.0 else output / prediction.temperature
+        """An output (default: the explained one), divided by the temperature. ValueError where that makes no sense."""
+        index = self.output_index if index is None else index
+        output: Tensor = prediction.activations.outputs[index]
+        if prediction.temperature == 1:
+            return output
+        if self._is_probability(self.program.outputs[index]):
+            raise ValueError(
+                f"temperature={prediction.temperature!r}: the explained output is a probability already, and a "
+                "temperature divides logits: choose output=, or trace the model without its last softmax or sigmoid"
+            )
+        divided = output / prediction.temperature
+        if bool((torch.isfinite(output) & ~torch.isfinite(divided)).any()):
+            raise ValueError(f"temperature={prediction.temperature!r}: so small that the divided output overflows")
+        return divided
 
     def routing_of(self, prediction: Prediction) -> Routing:
         """Which tokens went to which experts."""
@@ -181,16 +191,6 @@ class Engine:
             masks=[activations.values[slot] for slot in self._mask_slots()],
             probability=self._is_probability(start.node),
         )
-
-    def _check_divided(self, prediction: Prediction) -> None:
-        """A temperature divides logits: probabilities stay what they are, and the quotient is a number."""
-        if self._is_probability(self.output_node):
-            raise ValueError(
-                f"temperature={prediction.temperature!r}: the explained output is a probability already, and a "
-                "temperature divides logits: choose output=, or trace the model without its last softmax or sigmoid"
-            )
-        if not bool(torch.isfinite(self.output_of(prediction)).all()):
-            raise ValueError(f"temperature={prediction.temperature!r}: so small that the divided output overflows")
 
     def _is_probability(self, node: fx.Node) -> bool:
         row = self.registry.row_at(node)

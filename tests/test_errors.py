@@ -205,6 +205,26 @@ def test_a_temperature_divides_no_probabilities(last: nn.Module, x: Tensor) -> N
         call(x, temperature=1.0)
 
 
+class Both(nn.Module):
+    """Logits, and their probabilities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp = MLP()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        logits = self.mlp(x)
+        return {"logits": logits, "probabilities": logits.softmax(-1)}
+
+
+def test_of_several_outputs_a_temperature_divides_the_logits(x: Tensor) -> None:
+    dlb = DLBacktrace(Both().eval(), x)
+    dlb.explain(x, target={"logits": 1}, temperature=2.0)
+    dlb.explain(x, target={"probabilities": 1})
+    with pytest.raises(ValueError, match="a probability already"):
+        dlb.explain(x, target={"probabilities": 1}, temperature=2.0)
+
+
 def test_a_nan_in_the_input_is_named(x: Tensor) -> None:
     dlb = DLBacktrace(MLP().eval(), x)
     x = x.clone()
