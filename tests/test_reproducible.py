@@ -189,6 +189,32 @@ def test_what_cuda_starts_with_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> 
     assert seeds == [9, 5]
 
 
+def test_states_of_a_cuda_that_runs_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of calls, where there is no GPU to ask."""
+    calls: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: ["state of one", "state of two"])
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", calls.append)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", calls.append)
+    with deterministic(seed=9):
+        assert calls == [9]
+    assert calls == [9, ["state of one", "state of two"]]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_the_same_numbers_and_the_state_afterwards() -> None:
+    torch.randn(1, device="cuda")
+    before = torch.cuda.get_rng_state().tolist()
+    a, b = torch.randn(64, 64, device="cuda"), torch.randn(64, 64, device="cuda")
+    torch.cuda.set_rng_state(torch.tensor(before, dtype=torch.uint8))
+    drawn = []
+    for _ in range(2):
+        with deterministic(seed=1):
+            drawn.append((torch.randn(5, device="cuda"), a @ b))
+    assert all(torch.equal(x, y) for x, y in zip(*drawn, strict=True))
+    assert torch.cuda.get_rng_state().tolist() == before
+
+
 NOTHING_CHANGES = """
 import logging, os, random, sys, warnings
 import numpy as np
