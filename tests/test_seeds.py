@@ -63,7 +63,7 @@ def test_so_they_are_in_several_passes(
 ) -> None:
     passes: list[int] = []
 
-    def fit(plan: Any, activations: Any, seeds: Any) -> int:
+    def fit(*about: Any) -> int:
         passes.append(fitting)
         return fitting
 
@@ -78,9 +78,9 @@ def test_as_many_seeds_go_together_as_fit(monkeypatch: pytest.MonkeyPatch) -> No
     sizes: list[int] = []
     together = propagation._together
 
-    def spy(one: Any, seeds: Any, size: int) -> Any:
+    def spy(one: Any, seeds: Any, size: int, told: Any) -> Any:
         sizes.append(size)
-        return together(one, seeds, size)
+        return together(one, seeds, size, told)
 
     monkeypatch.setattr(propagation, "_together", spy)
     monkeypatch.setitem(propagation.ROOM, "cpu", 3456 * 2 + 1)
