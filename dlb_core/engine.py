@@ -15,6 +15,7 @@ from dlb_core.errors import NonFiniteError, StaleActivationsError
 from dlb_core.inside import Heads, Inside, did_you_mean
 from dlb_core.kernel.axes import Axes
 from dlb_core.kernel.composites import AnyMode
+from dlb_core.kernel.facts import facts
 from dlb_core.kernel.layout import Layout
 from dlb_core.kernel.modes import EVERY, BoundMode
 from dlb_core.kernel.ops import module_path
@@ -73,6 +74,11 @@ class Engine:
     def input_names(self) -> dict[str, str]:
         """Placeholder name -> the name that the caller knows."""
         return {i.node.name: i.name for i in self.program.inputs if i.node is not None}
+
+    @property
+    def explained(self) -> list[str]:
+        """The names of the inputs that receive relevance."""
+        return [i.name for i in self.program.inputs if i.node is not None and facts(i.node).active]
 
     def node(self, name: str) -> fx.Node:
         """The node behind a node name, an input name or a module path; ValueError when there is none."""

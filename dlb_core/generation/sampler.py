@@ -29,8 +29,8 @@ class DLBAutoSampler:
     """Generates text as transformers does, and tells what each token came from.
 
     dlb: a `DLBacktrace` of a model that generates. tokenizer: anything with ``pad_token_id`` and ``decode``; not needed
-    for token ids alone. The model is traced once more, for the inputs that its own generation prepares, when relevance
-    is first asked for.
+    for token ids alone. The model is traced once more when relevance is first asked for, unless `dlb` has the inputs
+    that its own generation prepares, and explains its token ids alone.
     """
 
     def __init__(self, dlb: DLBacktrace, tokenizer: Any = None) -> None:
@@ -206,6 +206,9 @@ class DLBAutoSampler:
 
     def _dlb_for(self, text: Text) -> DLBacktrace:
         """A trace for the inputs that the model prepares, of which only token ids are explained."""
+        engine = self.dlb._engine
+        if {*self.dlb.input_names} == {*text.inputs} and {*engine.explained} == {*text.names}:
+            return self.dlb
         key = (*sorted(text.inputs), "|", *text.names)
         if key not in self._traced:
             self._traced[key] = self.dlb.retraced(dict(text.inputs), explain_inputs=text.names)

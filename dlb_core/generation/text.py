@@ -88,6 +88,20 @@ def lay_out(model: Any, decoded: Decoded, *, prompt: Tensor, mask: Tensor, more:
     return Text(inputs, ids, source, sequences, prompt_length, written)
 
 
+def example_of(model: Any, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """What to trace a writer with, so that explaining what it writes needs no other trace: inputs, and whose relevance.
+
+    tensors: a prompt's ``input_ids`` and ``attention_mask``, and what else the model takes.
+    """
+    prompt = text = tensors["input_ids"]
+    if model.config.is_encoder_decoder:
+        text = torch.full((prompt.shape[0], 2), model.generation_config.decoder_start_token_id, device=prompt.device)
+    mask = tensors.get("attention_mask", torch.ones_like(prompt))
+    more = {name: tensor for name, tensor in tensors.items() if name not in ("input_ids", "attention_mask")}
+    found = lay_out(model, Decoded(text, text.shape[1]), prompt=prompt, mask=mask, more=more)
+    return found.inputs, found.names
+
+
 def _written(continuation: Tensor, ends: Sequence[int]) -> Tensor:
     """Which tokens of a continuation were written: all up to the first end of text, that one included."""
     ended = torch.isin(continuation, torch.tensor([*ends], dtype=continuation.dtype, device=continuation.device)).long()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dlb_core.backtrace import DLBacktrace
+from dlb_core.generation.text import example_of
 from dlb_core.pipeline.config import PipelineConfig
 from dlb_core.pipeline.encoding import Encoded, encode
 from dlb_core.pipeline.loading import Loaded, load
@@ -121,7 +122,8 @@ class DLBacktracePipeline:
         loaded = self.load(WRITE)
         given = [prompts] if isinstance(prompts, str) else [*prompts]
         encoded = self._encode(loaded, given, None, side="left")
-        dlb = self._explainer(WRITE, loaded, {**encoded.tensors, **_decoder_start(loaded, len(given))}, explain=None)
+        example, names = example_of(loaded.model, encoded.tensors)
+        dlb = self._explainer(WRITE, loaded, example, explain=names)
         asked = self._units(options)
         if not (return_relevance or options.get("return_layerwise_output", False)):
             asked = {"mode": asked["mode"]}
@@ -175,15 +177,6 @@ class DLBacktracePipeline:
             return result
         folder = next_folder(Path(self.config.output_dir), result["task"])
         return result.with_more(folder=result.save(folder, pictures=self.config.pictures))
-
-
-def _decoder_start(loaded: Loaded, samples: int) -> dict[str, Tensor]:
-    """What the decoder of an encoder-decoder begins with; a call of it needs some."""
-    model: Any = loaded.model
-    if not model.config.is_encoder_decoder:
-        return {}
-    start = model.generation_config.decoder_start_token_id
-    return {"decoder_input_ids": torch.full((samples, 2), start, device=next(model.parameters()).device)}
 
 
 def _forward_names(model: torch.nn.Module) -> list[str]:

@@ -1,0 +1,35 @@
+"""How often a writer is traced: once more for the inputs of its own generation, or not at all where they are there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dlb_core import DLBacktrace
+from dlb_core.generation import DLBAutoSampler
+from dlb_core.generation.text import example_of
+
+from .writers import prompt, writer
+
+
+@pytest.mark.parametrize("name", ["GPT2", "T5"])
+def test_a_trace_for_writing_serves_the_sampler(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = writer(name)
+    ids, mask = prompt()
+    inputs, names = example_of(model, {"input_ids": ids, "attention_mask": mask})
+    dlb = DLBacktrace(model, inputs, explain_inputs=names)
+    other = DLBAutoSampler(dlb.retraced({n: t for n, t in inputs.items() if n != "position_ids"}))
+    _, expected = other.generate(ids, mask, max_new_tokens=3, return_relevance=True, mode="epsilon")
+    monkeypatch.setattr(DLBacktrace, "retraced", lambda *_, **__: pytest.fail("traced once more"))
+    _, info = DLBAutoSampler(dlb).generate(ids, mask, max_new_tokens=3, return_relevance=True, mode="epsilon")
+    torch.testing.assert_close(info.relevance, expected.relevance)
+
+
+def test_another_trace_has_the_settings_and_layers_of_the_first() -> None:
+    model = writer("Llama")
+    ids, mask = prompt()
+    dlb = DLBacktrace(model, {"input_ids": ids}, check="ends", relevance_dtype=torch.float32)
+    again = dlb.retraced({"input_ids": ids, "attention_mask": mask})
+    assert again.model is model
+    assert again.check == "ends"
+    assert again.explain(ids, mask, mode="epsilon").inputs["input_ids"].dtype == torch.float32
