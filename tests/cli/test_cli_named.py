@@ -188,7 +188,11 @@ def fill_the_disk(*args: Any, **kwargs: Any) -> None:
 
 
 def interrupt(*args: Any, **kwargs: Any) -> None:
-    signal.raise_signal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(

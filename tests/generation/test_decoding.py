@@ -42,6 +42,11 @@ def written(request: pytest.FixtureRequest) -> DLBAutoSampler:
     return sampler(writer(request.param))
 
 
+@pytest.fixture(scope="module")
+def llama() -> DLBAutoSampler:
+    return sampler(writer("Llama"))
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_tokens_are_those_of_generate(way: str, written: DLBAutoSampler) -> None:
     ids, mask = prompt()
@@ -103,12 +108,9 @@ def test_an_interrupt_leaves_no_trace(written: DLBAutoSampler) -> None:
     assert torch.equal(written.generate(ids, mask, max_new_tokens=3, temperature=1.5), whole)
 
 
-def test_padding_is_inferred_as_transformers_does() -> None:
-    model = writer("Llama")
+def test_padding_is_inferred_as_transformers_does(llama: DLBAutoSampler) -> None:
     ids, mask = prompt()
-    assert torch.equal(
-        sampler(model).generate(ids, max_new_tokens=4), sampler(model).generate(ids, mask, max_new_tokens=4)
-    )
+    assert torch.equal(llama.generate(ids, max_new_tokens=4), llama.generate(ids, mask, max_new_tokens=4))
 
 
 @pytest.mark.parametrize(
@@ -125,14 +127,14 @@ def test_padding_is_inferred_as_transformers_does() -> None:
         ({"seed": "units", "return_relevance": True}, "seed"),
     ],
 )
-def test_bad_arguments_are_refused(asked: dict[str, Any], says: str) -> None:
+def test_bad_arguments_are_refused(asked: dict[str, Any], says: str, llama: DLBAutoSampler) -> None:
     ids, mask = prompt()
     with pytest.raises(ValueError, match=says):
-        sampler(writer("Llama")).generate(ids, mask, max_new_tokens=3, **asked)
+        llama.generate(ids, mask, max_new_tokens=3, **asked)
 
 
-def test_bad_prompts_are_refused() -> None:
-    here = sampler(writer("Llama"))
+def test_bad_prompts_are_refused(llama: DLBAutoSampler) -> None:
+    here = llama
     ids, mask = prompt()
     for bad in (ids[0], ids.double(), [1, 2]):
         with pytest.raises(ValueError, match="token ids"):

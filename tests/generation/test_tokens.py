@@ -19,7 +19,7 @@ from dlb_core.kernel.tip import find_tip
 from .test_decoding import sampler
 from .writers import END, PAD, prompt, writer
 
-CAUSAL = ["Llama", "GPT2", "Mistral", "Granite", "OPT", "Olmoe"]
+CAUSAL = ["Llama", "GPT2", "Mistral", "Olmoe"]
 #: What computes in float32, whatever its weights are: OLMoE's router.
 SINGLE = {"Olmoe": 1e-4}
 MODES = ["default", "epsilon", "attnlrp", "auto"]
@@ -33,9 +33,18 @@ def on_prefix(here: DLBAutoSampler, sequence: Tensor, start: int, stop: int, mod
     return here.dlb.explain(inputs, mode=mode, target=int(sequence[stop]), **asked)
 
 
+_samplers: dict[str, DLBAutoSampler] = {}
+
+
+def _shared(name: str) -> DLBAutoSampler:
+    if name not in _samplers:
+        _samplers[name] = sampler(writer(name))
+    return _samplers[name]
+
+
 @pytest.mark.parametrize("name", CAUSAL)
 def test_every_token_has_the_relevance_of_its_own_prefix(name: str) -> None:
-    here = sampler(writer(name))
+    here = _shared(name)
     ids, mask = prompt()
     for mode in MODES[CAUSAL.index(name) % 2 :: 2]:
         sequences, info = here.generate(
@@ -54,7 +63,7 @@ def test_every_token_has_the_relevance_of_its_own_prefix(name: str) -> None:
                 assert bool((row[stop:] == 0).all())  # the future
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     data=st.data(),
     name=st.sampled_from(CAUSAL),
@@ -83,18 +92,9 @@ def test_rows_and_accounts_make_up_the_seed(
             assert ledger.seed == pytest.approx(100 * int(info.generated[:, n].sum()))
 
 
-_samplers: dict[str, DLBAutoSampler] = {}
-
-
-def _shared(name: str) -> DLBAutoSampler:
-    if name not in _samplers:
-        _samplers[name] = sampler(writer(name))
-    return _samplers[name]
-
-
 @pytest.mark.parametrize("name", ["T5", "Bart"])
 def test_an_encoder_decoder_explains_its_source_and_its_own_text(name: str) -> None:
-    here = sampler(writer(name))
+    here = _shared(name)
     ids, mask = prompt()
     sequences, info = here.generate(ids, mask, max_new_tokens=4, num_beams=2, return_relevance=True, mode="epsilon")
     generated = sequences.shape[1] - 1
@@ -153,7 +153,7 @@ def test_two_maps_for_and_against() -> None:
         _ = here.explain(sequences, 5, mask, explain_tokens=1, mode="epsilon").positive
 
 
-@pytest.mark.parametrize("name", ["Gemma2", "Granite", "Cohere", "OPT"])
+@pytest.mark.parametrize("name", ["Gemma2", "OPT"])
 def test_a_tip_goes_through_what_follows_the_vocabulary(name: str) -> None:
     """A cap, a scale, a bias on the logits: the tokens as targets of the whole output say the same."""
     here = sampler(writer(name))
@@ -164,9 +164,7 @@ def test_a_tip_goes_through_what_follows_the_vocabulary(name: str) -> None:
         info = here.explain(ids, 4, mask[:, :4], mode=mode, seed="logit")
         targets = [[(3 + n, int(token)) for token in ids[:, 4 + n]] for n in range(2)]
         inputs = {"input_ids": ids, "attention_mask": mask}
-        whole = here.dlb.retraced(inputs, explain_inputs=["input_ids"]).explain(
-            inputs, mode=mode, targets=targets, seed="logit"
-        )
+        whole = here.dlb.explain(inputs, mode=mode, targets=targets, seed="logit")
         torch.testing.assert_close(info.relevance.transpose(0, 1), whole.inputs["input_ids"])
         assert [ledger.accounts for ledger in info.ledgers] == [
             pytest.approx(ledger.accounts) for ledger in whole.ledger
