@@ -71,10 +71,16 @@ class Tokenizer:
         return " ".join(map(str, ids.tolist()))
 
 
-def test_a_sampler() -> None:
-    model = writer("Llama")
+@pytest.fixture(scope="module")
+def dlb() -> DLBacktrace:
+    """Of a small LLaMA."""
+    ids, mask = prompt()
+    return DLBacktrace(writer("Llama"), {"input_ids": ids, "attention_mask": mask})
+
+
+def test_a_sampler(dlb: DLBacktrace) -> None:
+    model: Any = dlb.model
     input_ids = prompt()[0][1:]
-    dlb = DLBacktrace(model, {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)})
     sampler = DLBAutoSampler(dlb=dlb, tokenizer=Tokenizer())
     torch.manual_seed(0)
     output = sampler.generate(input_ids=input_ids, max_new_tokens=12, temperature=0.8, top_p=0.9)
@@ -91,9 +97,8 @@ def test_a_sampler() -> None:
     assert END in output[0] or written == 12
 
 
-def test_generation_in_one_call_has_its_traces() -> None:
+def test_generation_in_one_call_has_its_traces(dlb: DLBacktrace) -> None:
     ids, mask = prompt()
-    dlb = DLBacktrace(writer("Llama"), {"input_ids": ids, "attention_mask": mask})
     results = dlb.run_task(
         task="generation",
         inputs={"input_ids": ids, "attention_mask": mask},

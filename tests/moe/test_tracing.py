@@ -102,7 +102,7 @@ def calls(draw: st.DrawFn) -> tuple[int, int, bool, Tensor, int]:
     return experts, k, draw(st.booleans()), ids, seed
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(drawn_call=calls(), mode=st.sampled_from(["default", "epsilon", "gamma", "alpha-beta", "z-plus", "attnlrp"]))
 def test_random_decoders(drawn_call: tuple[int, int, bool, Tensor, int], mode: str) -> None:
     """One layer, any number of experts, tokens that all choose the same, experts that nobody chooses."""
