@@ -162,7 +162,8 @@ class _Question:
             conditions(self.through, engine.inside, plan, [slot], self.activations.shapes),
             detail=None if engine.check == "off" else engine.check != "ends",
         )
-        kept, ledgers, seed = follow(walk, mode.run, check=engine.check, input_names=engine.input_names)
+        about: dict[str, Any] = {"check": engine.check, "input_names": engine.input_names}
+        kept, ledgers, seed = follow(walk, mode.run, **about, shapes=self.activations.shapes)
         return self._relevance(kept, ledgers, {slot: seed}, target, mode.name)
 
     def _relevance(

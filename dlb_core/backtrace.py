@@ -200,11 +200,11 @@ class DLBacktrace:
         engine = self._engine_of(args, kwargs)
         kept, once = engine.kept_for(bound, engine.starts(at, target, targets))
         prediction = engine.forward(args, kwargs, temperature, keep=kept)
-        output = engine.output_of(prediction)
+        output, given = engine.output_of(prediction), engine.given_to(prediction)
         relevance = answer(
             engine, prediction, bound, request, targets=targets, through=through, keep=keep, at=at, consume=once
         )
-        return Explanation(relevance=relevance, output=output, options=dict(bound.options))
+        return Explanation(relevance=relevance, output=output, options=dict(bound.options), given=given)
 
     def run_task(
         self,

@@ -57,6 +57,7 @@ def _half_entry(total: NodeEntry, difference: NodeEntry, mix: Half) -> NodeEntry
         scale=total.scale,
         tolerance=max(total.tolerance, difference.tolerance),
         edges=_mixed(total.edges, difference.edges, mix),
+        shape=total.shape,
     )
 
 

@@ -171,6 +171,12 @@ class Engine:
             raise ValueError(f"temperature={prediction.temperature!r}: so small that the divided output overflows")
         return divided
 
+    def given_to(self, prediction: Prediction) -> dict[str, Tensor]:
+        """A copy of the tensor inputs by name: what a result shows stays what was explained."""
+        values = prediction.activations.values
+        given = {name: values[self.layout.slots[node]] for node, name in self.input_names.items()}
+        return {name: value.detach().clone() for name, value in given.items() if isinstance(value, Tensor)}
+
     def routing_of(self, prediction: Prediction) -> Routing:
         """Which tokens went to which experts."""
         done = prediction.activations

@@ -78,7 +78,10 @@ def propagate(
         )
         kept = pytree.tree_map(lambda *parts: torch.cat(parts), *(part for part, _ in runs))
         table = [row for _, sums in runs for row in sums.tolist()]
-    ledgers = tuple(settle(entries, row, plan, input_names) if check != "off" else unchecked(row) for row in table)
+    ledgers = tuple(
+        settle(entries, row, plan, input_names, activations.shapes) if check != "off" else unchecked(row)
+        for row in table
+    )
     for ledger in ledgers if check != "off" else ():
         judge(ledger, check)
     return kept, ledgers

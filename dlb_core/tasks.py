@@ -154,7 +154,7 @@ def _predicted(
         "node_io": node_io,
         "predictions": output,
         "relevance": relevance,
-        "explanation": Explanation(relevance, output, dict(bound.options)),
+        "explanation": Explanation(relevance, output, dict(bound.options), engine.given_to(prediction)),
     }
     if tokenizer is not None:
         if (name := _ids(tensors)) is None:

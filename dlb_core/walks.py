@@ -193,7 +193,12 @@ class Walk:
 
 
 def follow(
-    walk: Walk, run: Callable[[Walk, Point], Result], *, check: str, input_names: Mapping[str, str]
+    walk: Walk,
+    run: Callable[[Walk, Point], Result],
+    *,
+    check: str,
+    input_names: Mapping[str, str],
+    shapes: Sequence[Any],
 ) -> tuple[dict[int, Any], tuple[Ledger, ...], Tensor]:
     """Relevance of the slots to keep, one ledger per seed, and the seeds, added up over all points.
 
@@ -208,7 +213,7 @@ def follow(
     if walk.detail is None:
         return kept, tuple(unchecked([float(one.sum())]) for one in (seed if walk.several else seed[None])), seed
     table = sums.tolist() if walk.several else [sums.tolist()]
-    ledgers = tuple(settle(walk.entries, row, walk.plan, input_names) for row in table)
+    ledgers = tuple(settle(walk.entries, row, walk.plan, input_names, shapes) for row in table)
     for ledger in ledgers:
         judge(ledger, check)
     return kept, ledgers, seed

@@ -13,7 +13,6 @@ from torch.export import ExportedProgram
 
 from dlb_core.backtrace import DLBacktrace
 from dlb_core.cli.failure import UsageError
-from dlb_core.cli.findings import as_document, prediction, strongest
 from dlb_core.cli.folder import check_folder, new_folder
 from dlb_core.cli.inputs import Inputs, read_inputs
 from dlb_core.cli.models import LoadedModel, code_folder, load_model, user_code
@@ -21,6 +20,7 @@ from dlb_core.cli.options import settled_mode, target
 from dlb_core.cli.page import Files, print_page
 from dlb_core.cli.screen import heading, print_json, screen, show, table
 from dlb_core.explanation import HEAD, TENSORS, Explanation
+from dlb_core.findings import as_document, prediction, strongest
 from dlb_core.targets import Request
 
 
@@ -103,7 +103,7 @@ def _write(explanation: Explanation, inputs: Inputs, names: list[str], folder: P
             if relevance is None or not _is_image(tensor):
                 continue
             try:
-                from dlb_core.heatmap import check_pillow, heatmap
+                from dlb_core.viz.heatmap import check_pillow, heatmap
 
                 check_pillow()
             except ImportError as error:

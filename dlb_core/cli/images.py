@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dlb_core.cli.failure import UsageError
-from dlb_core.heatmap import check_pillow
+from dlb_core.viz.heatmap import check_pillow
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from dlb_core.cli.failure import UsageError
-from dlb_core.cli.findings import Strong, strongest
 from dlb_core.cli.folder import check_folder, new_folder
 from dlb_core.cli.named_data import of_classes, of_text, written
 from dlb_core.cli.named_page import print_classes, print_text
@@ -20,6 +19,7 @@ from dlb_core.cli.page import Files
 from dlb_core.cli.screen import print_json, screen
 from dlb_core.cli.ways import NEW_TOKENS
 from dlb_core.errors import ModelLoadError
+from dlb_core.findings import Strong, strongest
 from dlb_core.pipeline import DLBacktracePipeline, PipelineResult
 from dlb_core.pipeline.registry import IMAGE, TEXT, WRITE
 from dlb_core.targets import Request

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dlb_core.cli.findings import Strong, as_data, as_records, ledgers
+from dlb_core.findings import Strong, as_data, as_records, ledgers
 from dlb_core.kernel.ledger import Ledger
 from dlb_core.pipeline import PipelineResult, Word, Words
 

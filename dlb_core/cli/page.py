@@ -8,11 +8,12 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from dlb_core.cli.books import ledger_lines, units_text
-from dlb_core.cli.findings import EXPERTS, Routed, Strong, ledgers, routed
+from dlb_core.cli.books import units_text
 from dlb_core.cli.screen import aligned, heading, show, table
 from dlb_core.explanation import Explanation
+from dlb_core.findings import EXPERTS, Routed, Strong, ledgers, routed
 from dlb_core.kernel.ledger import Ledger
+from dlb_core.ledger_lines import ledger_lines
 
 SAMPLES = 8  # of a batch, shown on the page; --json has all
 LAYERS = 12  # of experts, shown on the page; --json has all

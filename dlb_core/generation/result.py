@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from dlb_core.experts import ExpertLayer, from_saved, to_save
-from dlb_core.explanation import ledger_in, ledger_out
+from dlb_core.explanation_files import ledger_in, ledger_out
 from dlb_core.kernel.ledger import Ledger
 from dlb_core.saved import Format
 

@@ -12,7 +12,11 @@ from dlb_core.table import Table
 
 @dataclass(frozen=True)
 class NodeEntry:
-    """The books of one node: units in, units out to other nodes, units booked, and the sum of |R| involved."""
+    """The books of one node: units in, units out to other nodes, units booked, and the sum of |R| involved.
+
+    edges: where the units went, by node (an input by its own name). shape: of the node's value; of each of several
+    values.
+    """
 
     name: str
     op: str
@@ -25,6 +29,7 @@ class NodeEntry:
     scale: float
     tolerance: float = 1e-5
     edges: Mapping[str, float] = field(default_factory=dict)
+    shape: tuple[Any, ...] = ()
 
     @property
     def module(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import fx
@@ -29,9 +30,14 @@ class _NodeSums:
     edges: dict[int, float] = field(default_factory=dict)
 
 
-def settle(entries: Sequence[Entry], sums: Sequence[float], plan: Plan, input_names: Mapping[str, str]) -> Ledger:
-    """The ledger of one seed from the sums of its pass; `input_names`: placeholder -> the caller's name."""
-    names = [node.name for node in plan.layout.nodes]
+def settle(
+    entries: Sequence[Entry], sums: Sequence[float], plan: Plan, input_names: Mapping[str, str], shapes: Sequence[Any]
+) -> Ledger:
+    """The ledger of one seed from the sums of its pass.
+
+    input_names: placeholder -> the caller's name. shapes: of the values, by slot.
+    """
+    names = [input_names.get(node.name, node.name) for node in plan.layout.nodes]
     nodes: dict[int, _NodeSums] = {}
     seeded: dict[int, float] = {}
     inputs: dict[str, float] = {}
@@ -58,12 +64,14 @@ def settle(entries: Sequence[Entry], sums: Sequence[float], plan: Plan, input_na
             seeded[entry.slot] = seeded.get(entry.slot, 0.0) + value
             seed_scale += size
         else:
-            name = input_names.get(names[entry.slot], names[entry.slot])
+            name = names[entry.slot]
             inputs[name] = inputs.get(name, 0.0) + value
             input_scale += size
     seen = {entry.slot for entry in entries if entry.kind == "in"}  # none when only the ends were recorded
     by_node = {
-        step.node.name: _entry(step, nodes[step.slot], names, plan.dtype) for step in plan.steps if step.slot in seen
+        step.node.name: _entry(step, nodes[step.slot], names, shapes[step.slot], plan.dtype)
+        for step in plan.steps
+        if step.slot in seen
     }
     tolerances = [e.tolerance for e in by_node.values()]
     scales = [seed_scale, input_scale, *(e.scale for e in by_node.values())]
@@ -80,7 +88,7 @@ def settle(entries: Sequence[Entry], sums: Sequence[float], plan: Plan, input_na
     )
 
 
-def _entry(step: RelevanceStep, sums: _NodeSums, names: Sequence[str], dtype: torch.dtype) -> NodeEntry:
+def _entry(step: RelevanceStep, sums: _NodeSums, names: Sequence[str], shape: Any, dtype: torch.dtype) -> NodeEntry:
     return NodeEntry(
         name=step.node.name,
         op=op_name(step.node.target),
@@ -93,7 +101,14 @@ def _entry(step: RelevanceStep, sums: _NodeSums, names: Sequence[str], dtype: to
         scale=sums.into_scale + sums.out_scale,
         tolerance=node_tolerance(step.node, dtype),
         edges={names[slot]: units for slot, units in sums.edges.items()},
+        shape=_plain(shape),
     )
+
+
+def _plain(shape: Any) -> tuple[Any, ...]:
+    """A shape as numbers; of several values the shape of each."""
+    parts = () if shape is None else shape
+    return tuple(part if isinstance(part, int) else _plain(part) for part in parts)
 
 
 def node_tolerance(node: fx.Node, dtype: torch.dtype) -> float:

@@ -52,7 +52,7 @@ def next_folder(parent: Path, task: str) -> Path:
 
 def image_pictures(relevance: Tensor, images: Sequence[Tensor], mode: str) -> dict[str, Any]:
     """A heat map for each sample of [B, C, H, W], beside its image."""
-    from dlb_core.heatmap import heatmap
+    from dlb_core.viz.heatmap import heatmap
 
     made = zip(relevance, images, strict=True)
     return {f"heatmap-{i}.png": heatmap(r, image, title=f"relevance, {mode}") for i, (r, image) in enumerate(made)}

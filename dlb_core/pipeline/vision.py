@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from dlb_core.errors import ModelLoadError
-from dlb_core.heatmap import check_pillow
 from dlb_core.pipeline.config import PipelineConfig
 from dlb_core.pipeline.loading import Loaded
 from dlb_core.pipeline.registry import Source
+from dlb_core.viz.heatmap import check_pillow
 
 # Formats that Pillow decodes by itself: for some others (EPS) it would start another program on the file.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")

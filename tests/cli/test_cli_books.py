@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlb_core.cli.books import hundredths, ledger_lines, units_text
+from dlb_core.cli.books import units_text
 from dlb_core.kernel.ledger import Ledger
+from dlb_core.ledger_lines import hundredths, ledger_lines
 
 numbers = st.floats(-1e4, 1e4, allow_nan=False).map(lambda x: x if abs(x) > 1e-9 else 0.0)
 

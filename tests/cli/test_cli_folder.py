@@ -39,8 +39,8 @@ def interrupt(*args, **kwargs):
     ("where", "how", "code", "said"),
     [
         ("dlb_core.explanation.Explanation.save", fail_half_way, 1, "explanation.json: No space left on device"),
-        ("dlb_core.heatmap.heatmap", fail_to_paint, 1, "RuntimeError: no paint"),
-        ("dlb_core.heatmap.heatmap", interrupt, 130, "interrupted"),
+        ("dlb_core.viz.heatmap.heatmap", fail_to_paint, 1, "RuntimeError: no paint"),
+        ("dlb_core.viz.heatmap.heatmap", interrupt, 130, "interrupted"),
         ("dlb_core.backtrace.DLBacktrace.explain", interrupt, 130, "interrupted"),
         ("pathlib.Path.rename", interrupt, 130, "interrupted"),
     ],

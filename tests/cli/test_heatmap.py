@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dlb_core.heatmap import CAPTION, MARGIN, colour_limit, colours, enlargement, heatmap
+from dlb_core.viz.colour import colour_limit, colours
+from dlb_core.viz.heatmap import CAPTION, MARGIN, enlargement, heatmap
 
 TOP = MARGIN + CAPTION
 

@@ -70,7 +70,7 @@ class Change:
         seeds = {self.end: list(seed) if isinstance(seed, (tuple, list)) else seed}
         keep = frozenset(slots.values())
         kept = run_relevance(self.plan, after, seeds, keep=keep, books=books, before=before)
-        ledger = settle(books.entries, books.stacked().tolist(), self.plan, self.names)
+        ledger = settle(books.entries, books.stacked().tolist(), self.plan, self.names, after.shapes)
         raise_on_loss(ledger, nodes=True)
         return {name: kept[slot] for name, slot in slots.items() if slot in kept}, ledger
 

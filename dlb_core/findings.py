@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlb_core.cli.books import ledger_lines
 from dlb_core.experts import ExpertLayer
 from dlb_core.explanation import Explanation
 from dlb_core.kernel.ledger import Ledger
+from dlb_core.ledger_lines import ledger_lines
 
 CLASSES = 5  # shown per sample
 EXPERTS = 3  # shown per layer

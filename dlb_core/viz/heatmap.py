@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlb_core.viz.colour import colour_limit, colours
+
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
@@ -18,15 +20,6 @@ MOST_SIDE = 2048  # ... unless its longer side would pass this
 MARGIN, CAPTION, BAR = 16, 22, 14
 INK, FRAME, PAPER = (60, 60, 60), (170, 170, 170), (255, 255, 255)
 
-#: from -1 over 0 (white) to +1
-STOPS: tuple[tuple[int, int, int], ...] = (
-    (5, 48, 130),
-    (67, 130, 195),
-    (255, 255, 255),
-    (225, 95, 77),
-    (130, 0, 25),
-)
-
 
 def check_pillow() -> None:
     """Raises `ImportError` with what to install when Pillow is missing."""
@@ -34,24 +27,6 @@ def check_pillow() -> None:
         import PIL  # noqa: F401
     except ImportError as error:
         raise ImportError('Pillow is missing: pip install "dlb-core[viz]"') from error
-
-
-def colours(relevance: Tensor, limit: float) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Relevance [H, W] as RGB [H, W, 3]: blue below zero, white at zero, red above; beyond +-limit no darker."""
-    scaled = relevance.detach().cpu().double().numpy() / (limit or 1.0)
-    steps = np.linspace(-1.0, 1.0, len(STOPS))
-    planes = [np.interp(scaled, steps, [stop[channel] for stop in STOPS]) for channel in range(3)]
-    return np.stack(planes, axis=-1).round().astype(np.uint8)
-
-
-def colour_limit(relevance: Tensor) -> float:
-    """The end of the colour scale: the |R| that 99.5 % of the non-zero pixels stay within.
-
-    One pixel that stands out among thousands does not make all others white; below 200 pixels it is the largest.
-    """
-    sizes = relevance.detach().abs().double().flatten()
-    sizes = sizes[sizes > 0].sort().values
-    return float(sizes[math.ceil(0.995 * len(sizes)) - 1]) if len(sizes) else 0.0
 
 
 def heatmap(relevance: Tensor, image: Tensor | None = None, *, title: str = "relevance") -> Image.Image:
