@@ -100,12 +100,14 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def ledger_out(ledger: Ledger) -> dict[str, Any]:
+    """A ledger as JSON."""
     data = asdict(ledger)
     data["tolerance"] = None if math.isinf(ledger.tolerance) else ledger.tolerance
     return data
 
 
 def ledger_in(data: dict[str, Any]) -> Ledger:
+    """A ledger from JSON; what was saved before there were shapes has none."""
     by_node = data.pop("by_node").items()
     plain = {name: {**entry, "modules": tuple(entry["modules"])} for name, entry in by_node}
     nodes = {name: NodeEntry(**{**entry, "shape": _tuples(entry.get("shape", ()))}) for name, entry in plain.items()}
