@@ -1,0 +1,1 @@
+"""Pictures: what is drawn, and how it looks in a real browser."""
