@@ -14,7 +14,7 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check -c constraints.txt
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-moe demo-text test parity models faithfulness bench bench-moe bench-generation lint train-digits \
-	docs clean opinfo operations
+	docs clean opinfo operations browser
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +30,10 @@ demo-text: .venv-text/.ready  ## which words make two sentences similar, by a pa
 
 test: lint .venv-test/.ready  ## lint and types, then the whole suite
 	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) --dist worksteal -q
+
+browser:  ## a browser for the tests of the report, from Debian's packages (as root)
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium chromium-driver >/dev/null
 
 parity: .venv-test/.ready  ## the modes against zennit, Captum and autoLRP (a part of the suite)
 	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) -q tests/parity
