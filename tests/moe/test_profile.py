@@ -1,14 +1,12 @@
-"""`ExpertProfile`: what it adds up, in any order, from any form of groups; saved, merged, compared."""
+"""`ExpertProfile`: what it adds up, in any order, from any form of groups, and what it says of it."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import operator
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +15,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
-from torch import Tensor
 
-from dlb_core import DLBacktrace, Explanation, ExplanationFileError, integrated, saved
-from dlb_core.experts import ExpertLayer, Ways
+from dlb_core import DLBacktrace, Explanation, integrated
 from dlb_ops_moe import ExpertProfile
 from dlb_ops_moe.profile import OF
 
 from .mixture import Net
-
-HEAD, TENSORS = "profile.json", "tensors.safetensors"
-EXPERTS = {"layers.0.experts": 4, "layers.1.experts": 3}
-
-
-def expert_layer(by_token: Tensor, selected: Tensor, probability: Tensor) -> ExpertLayer:
-    """A layer that says these numbers."""
-    return ExpertLayer("", by_token, probability * selected, selected, probability, Ways("", (), (), ()), ())
-
-
-@dataclass
-class Explained:
-    """What a profile reads of an explanation."""
-
-    experts: Mapping[str, ExpertLayer]
-    mode: str = "epsilon"
-
-
-def explained(samples: int, tokens: int, seed: int, **changes: Any) -> Explained:
-    """Random relevance of random choices, in tensors as a float32 model has them."""
-    random = torch.Generator().manual_seed(seed)
-    layers: dict[str, ExpertLayer] = {}
-    for name, experts in changes.pop("experts", EXPERTS).items():
-        probability = torch.rand(samples, tokens, experts, generator=random).softmax(-1)
-        selected = torch.zeros_like(probability).scatter(-1, probability.topk(2).indices, 1).bool()
-        r = torch.randn(samples, tokens, experts, generator=random) * selected
-        layers[name] = expert_layer(r, selected, probability)
-    return Explained(layers, **changes)
+from .profiles import EXPERTS, Explained, expert_layer, explained, profile_of, same
 
 
 def totals_by_hand(data: Sequence[tuple[Explained, list[list[Any]]]], name: str) -> dict[Any, dict[str, Any]]:
@@ -77,14 +45,6 @@ def totals_by_hand(data: Sequence[tuple[Explained, list[list[Any]]]], name: str)
     return found
 
 
-def same(one: ExpertProfile, other: ExpertProfile) -> None:
-    assert (one.mode, one.groups, sorted(one.layers)) == (other.mode, other.groups, sorted(other.layers))
-    for name in one.layers:
-        theirs = other.totals(name).tensors()
-        for kind, tensor in one.totals(name).tensors().items():
-            torch.testing.assert_close(tensor, theirs[kind], rtol=1e-12, atol=1e-12, msg=lambda m, k=kind: f"{k}: {m}")
-
-
 LABELS = st.sampled_from([None, "noun", "verb", 0, 7, -3])
 
 
@@ -97,13 +57,6 @@ def data_sets(draw: st.DrawFn) -> list[tuple[Explained, list[list[Any]]]]:
         groups = [[draw(LABELS) for _ in range(tokens)] for _ in range(samples)]
         found.append((explained(samples, tokens, draw(st.integers(0, 99))), groups))
     return found
-
-
-def profile_of(data: Sequence[tuple[Explained, Any]]) -> ExpertProfile:
-    profile = ExpertProfile()
-    for one, groups in data:
-        profile.add(one, groups)
-    return profile
 
 
 @given(data_sets(), st.randoms())
@@ -290,157 +243,3 @@ def test_other_refusals() -> None:
         profile.top("layers.0.experts", "c")
     with pytest.raises(TypeError):
         profile + 3  # type: ignore[operator]
-
-
-def test_two_profiles_compared() -> None:
-    one = profile_of([(explained(3, 6, 1), ["a", "b", "c"])])
-    other = profile_of([(explained(3, 6, 2, mode="default"), ["b", "d", "a"])])
-    found = one.compare(other)
-    assert found.groups == ("a", "b")
-    assert found.only == (("c",), ("d",))
-    for name, layer in found.layers.items():
-        for i, group in enumerate(found.groups):
-            a, b = (p.share(name)[p.groups.index(group)] for p in (one, other))
-            assert float(layer.distance[i]) == pytest.approx(float((a - b).clamp_min(0).sum()))
-            assert float(layer.rank_correlation[i]) == pytest.approx(spearmanr(a, b).statistic)
-    assert [row[0] for row in found.table()] == list(EXPERTS)
-    assert "means over 2 groups" in str(found)
-    itself = one.compare(one)
-    assert all(float(layer.distance.max()) == 0 for layer in itself.layers.values())
-    assert all(layer.rank_correlation.tolist() == pytest.approx([1, 1, 1]) for layer in itself.layers.values())
-
-
-def test_what_cannot_be_compared_is_refused() -> None:
-    one = profile_of([(explained(2, 3, 1), ["a", "b"])])
-    with pytest.raises(ValueError, match="no group in both"):
-        one.compare(profile_of([(explained(2, 3, 1), [1, 2])]))
-    with pytest.raises(ValueError, match="4 experts in one and 8 in the other"):
-        one.compare(profile_of([(explained(2, 3, 1, experts={**EXPERTS, "layers.0.experts": 8}), ["a", "b"])]))
-    with pytest.raises(ValueError, match="one has the expert layers"):
-        one.compare(profile_of([(explained(2, 3, 1, experts={"moe": 4}), ["a", "b"])]))
-
-
-def test_nothing_in_common_is_a_distance_of_one() -> None:
-    chosen = torch.ones(1, 1, 3, dtype=torch.bool)
-
-    def carried(*r: float) -> ExpertProfile:
-        return profile_of([(Explained({"moe": expert_layer(torch.tensor([[r]]), chosen, chosen / 3)}), ["a"])])
-
-    def distance(one: ExpertProfile, other: ExpertProfile) -> float:
-        return float(one.compare(other).layers["moe"].distance)
-
-    assert distance(carried(1, 0, 0), carried(0, 2, 2)) == 1
-    assert distance(carried(1, 0, 0), carried(0, 0, 0)) == 1
-    assert distance(carried(0, 0, 0), carried(0, 0, 0)) == 0
-    assert distance(carried(1, 1, 0), carried(2, 0, 0)) == 0.5
-
-
-@pytest.fixture
-def profile() -> ExpertProfile:
-    return profile_of([(explained(3, 2, 5), ["a", 4, "b"])])
-
-
-def test_what_is_saved_is_loaded(profile: ExpertProfile, tmp_path: Path) -> None:
-    folder = profile.save(tmp_path / "deep" / "it")
-    assert sorted(entry.name for entry in folder.iterdir()) == [HEAD, TENSORS]
-    loaded = ExpertProfile.load(folder)
-    same(profile, loaded)
-    assert loaded.layers == profile.layers
-    assert str(loaded.table("layers.0.experts")) == str(profile.table("layers.0.experts"))
-    more = (explained(1, 2, 6), ["c"])
-    loaded.add(*more)
-    profile.add(*more)
-    same(profile, loaded)
-    profile.save(folder)
-    same(profile, ExpertProfile.load(folder))
-
-
-def test_a_profile_of_nothing_is_saved_and_adds_nothing(profile: ExpertProfile, tmp_path: Path) -> None:
-    nothing = ExpertProfile.load(ExpertProfile().save(tmp_path / "it"))
-    assert (nothing.layers, nothing.groups, nothing.mode) == ((), (), None)
-    same(
-        sum([profile, profile_of([(explained(1, 2, 6), ["c"])])], nothing),
-        profile_of([(explained(3, 2, 5), ["a", 4, "b"]), (explained(1, 2, 6), ["c"])]),
-    )
-
-
-def test_a_data_set_of_which_all_is_left_out(profile: ExpertProfile, tmp_path: Path) -> None:
-    empty = ExpertProfile.load(profile_of([(explained(1, 2, 6), [[None, None]])]).save(tmp_path / "it"))
-    assert (empty.groups, empty.layers, empty.mode) == ((), tuple(EXPERTS), "epsilon")
-    assert [row[:2] for row in empty.table("layers.0.experts")] == [("(all)", 0)]
-    same(empty + profile, profile)
-    with pytest.raises(ValueError, match="no group in both"):
-        empty.compare(profile)
-
-
-def test_a_foreign_folder_is_never_replaced(profile: ExpertProfile, tmp_path: Path) -> None:
-    (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "thesis.txt").write_text("years")
-    with pytest.raises(FileExistsError, match="no expert profile of ours: choose another folder"):
-        profile.save(tmp_path / "theirs")
-    assert [entry.name for entry in (tmp_path / "theirs").iterdir()] == ["thesis.txt"]
-
-
-def test_a_failure_while_saving_leaves_the_earlier_profile(
-    profile: ExpertProfile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    profile.save(tmp_path / "it")
-
-    def full(*args: Any, **kwargs: Any) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(saved.Path, "write_text", full)
-    with pytest.raises(OSError, match="no space left"):
-        (profile + profile).save(tmp_path / "it")
-    monkeypatch.undo()
-    assert [entry.name for entry in tmp_path.iterdir()] == ["it"]
-    same(profile, ExpertProfile.load(tmp_path / "it"))
-
-
-def test_a_damaged_or_foreign_folder_is_refused_with_its_reason(profile: ExpertProfile, tmp_path: Path) -> None:
-    def refused(says: str) -> None:
-        with pytest.raises(ExplanationFileError, match=says):
-            ExpertProfile.load(folder)
-        profile.save(folder)
-
-    folder = profile.save(tmp_path / "it")
-    head, tensors = folder / HEAD, folder / TENSORS
-    tensors.write_bytes(tensors.read_bytes()[:-8])
-    refused("not what was saved .*save the expert profile again")
-    tensors.unlink()
-    refused("tensors.safetensors is missing")
-    head.write_text(head.read_text()[:80])
-    with pytest.raises(ExplanationFileError, match=r"profile.json cannot be read"):
-        ExpertProfile.load(folder)
-    for entry in (head, tensors):
-        entry.unlink()
-    profile.save(folder)
-    for change, says in {
-        "version": "format version 99; this dlb reads 1",
-        "format": "is not a dlb expert profile",
-    }.items():
-        head.write_text(json.dumps({**json.loads(head.read_text()), change: 99}))
-        with pytest.raises(ExplanationFileError, match=says):
-            ExpertProfile.load(folder)
-        for entry in (head, tensors):
-            entry.unlink()
-        profile.save(folder)
-
-
-WRONG: list[Any] = [None, [], {}, 1, "x", [1], ["a", 1], [1, "a", "a"], {"a": 1}, [[1]], [None]]
-
-
-@pytest.mark.parametrize("field", ["mode", "groups", "layers", "sha256"])
-def test_a_head_with_a_wrong_field_is_refused(field: str, profile: ExpertProfile, tmp_path: Path) -> None:
-    folder = profile.save(tmp_path / "it")
-    head = json.loads((folder / HEAD).read_text())
-    for value in WRONG:
-        (folder / HEAD).write_text(json.dumps({**head, field: value}))
-        if field == "mode" and value == "x":
-            assert ExpertProfile.load(folder).mode == "x"  # a name like any other
-            continue
-        with pytest.raises(ExplanationFileError):
-            ExpertProfile.load(folder)
-    (folder / HEAD).write_text(json.dumps({name: value for name, value in head.items() if name != field}))
-    with pytest.raises(ExplanationFileError):
-        ExpertProfile.load(folder)

@@ -136,7 +136,7 @@ def test_a_small_change_gets_its_gradient_times_itself(case: Case) -> None:
     m = units(dy)
     relevance, ledger = change.back(m * dy)
     if HELD in ledger.accounts:
-        return  # a normaliser: tests/test_paths.py has the network with detached statistics
+        return  # a normaliser: tests/paths has the network with detached statistics
     gradients = change.gradients(m)
     for node, gradient in gradients.items():
         expected = (change.now[node] - change.then[node]) * gradient

@@ -1,0 +1,1 @@
+"""`integrated` and `smooth`: modes along a path, and under noise."""
