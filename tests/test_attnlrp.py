@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
-from zoo import CASES
+from zoo import CASES, traced
 
 from dlb_core import DLBacktrace, Explanation
 
@@ -219,8 +219,8 @@ def test_an_encoder_block_with_biases(fused: bool, seed: int, length: int, targe
 @cache
 def transformer(name: str) -> Explanation:
     case = CASES[name]
-    model, call = case.model(torch.float64), case.example(dtype=torch.float64)
-    return DLBacktrace(model, call).explain(**call, mode="attnlrp", eps=EPS, multiplier=1.0)
+    call = case.example(dtype=torch.float64)
+    return traced(name, torch.float64).explain(**call, mode="attnlrp", eps=EPS, multiplier=1.0)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name.endswith(("eager", "sdpa"))])

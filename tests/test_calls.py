@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
-from zoo import CASES, MLP, Net
+from zoo import CASES, MLP, Net, traced
 
 from dlb_core import DLBacktrace, Explanation, InputMismatchError
 
@@ -187,7 +187,7 @@ def test_the_output_of_transformers_is_chosen_by_its_field() -> None:
 def test_a_text_model_takes_its_first_arguments_by_position() -> None:
     case = CASES["bert-sdpa"]
     model, call = case.model(), case.example()
-    by_name = DLBacktrace(model, call)
+    by_name = traced(case.name)
     by_position = DLBacktrace(model, (call["input_ids"], call["attention_mask"]))
     assert_explains_alike(by_position.explain(*call.values()), by_name.explain(**call))
     assert_explains_alike(by_position.explain(**call), by_name.explain(*call.values()))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
-from zoo import CASES, MLP
+from zoo import CASES, MLP, traced
 
 from dlb_core import DLBacktrace, Explanation
 from dlb_core.kernel.ledger import Ledger
@@ -101,9 +101,7 @@ def test_several_seeds_are_compared_one_by_one() -> None:
 
 
 def test_all_inputs_of_a_model_are_compared() -> None:
-    case = CASES["bert-sdpa"]
-    call = case.example()
-    dlb = DLBacktrace(case.model(), call)
+    dlb, call = traced("bert-sdpa"), CASES["bert-sdpa"].example()
     found = dlb.explain(**call).compare(dlb.explain(**call, mode="epsilon"), top=3)
     assert found.inputs["input_ids"].overlap.shape == (2,)
     assert found.table().records()[0]["top"] == 3

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from zoo import CASES, MLP
+from zoo import traced as zoo_traced
 
 from dlb_core import DLBacktrace, Explanation, Heads, integrated
 from dlb_core.kernel.packs import registry
@@ -68,11 +69,11 @@ def closes(explanation: Explanation) -> None:
 
 @cache
 def traced(name: str) -> tuple[DLBacktrace, dict[str, Tensor]]:
-    torch.manual_seed(0)
-    model: nn.Module = Branches().double().eval()
-    call = {"x": torch.randn(4, 6, dtype=torch.float64)}
     if name != "branches":
-        model, call = CASES[name].model(torch.float64), CASES[name].example(dtype=torch.float64)
+        return zoo_traced(name, torch.float64), CASES[name].example(dtype=torch.float64)
+    torch.manual_seed(0)
+    model = Branches().double().eval()
+    call = {"x": torch.randn(4, 6, dtype=torch.float64)}
     return DLBacktrace(model, call), call
 
 
@@ -278,9 +279,7 @@ def test_what_is_not_there_is_refused(through: Any, says: str) -> None:
 
 
 def test_heads_that_are_not_there_are_refused() -> None:
-    case = CASES["bert-sdpa"]
-    call = case.example()
-    dlb = DLBacktrace(case.model(), call)
+    dlb, call = zoo_traced("bert-sdpa"), CASES["bert-sdpa"].example()
     with pytest.raises(ValueError, match=r"names head 4: choose from 0 .. 3"):
         dlb.explain(**call, through={"bert.encoder.layer.0.attention": Heads(1, 4)})
     with pytest.raises(ValueError, match=r"holds several attentions: name one of"):

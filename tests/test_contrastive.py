@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import zoo
 from cells import Gru, Lstm, redrawn
 from contrast_oracle import Value, through, walk_back
 from hypothesis import given, settings
@@ -168,7 +169,7 @@ def test_cells_in_plain_ops(name: str, seed: int, target: int) -> None:
 @pytest.fixture(scope="module", params=[name for name in CASES if not name.endswith("eager")])
 def traced(request: pytest.FixtureRequest) -> tuple[Case, DLBacktrace]:
     case = CASES[request.param]
-    return case, DLBacktrace(case.model(torch.float64), case.example(dtype=torch.float64))
+    return case, zoo.traced(case.name, torch.float64)
 
 
 def test_the_maps_exchange_add_up_and_close(traced: tuple[Case, DLBacktrace]) -> None:

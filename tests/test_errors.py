@@ -11,7 +11,7 @@ import torch
 from fake_packs import Site, site
 from swoosh_ops import One
 from torch import Tensor, nn
-from zoo import CASES, MLP
+from zoo import MLP, traced
 
 from dlb_core import (
     ConservationError,
@@ -141,8 +141,7 @@ def mismatches() -> dict[str, tuple[dict[str, Any], list[str]]]:
 
 @pytest.fixture(scope="module")
 def bert() -> DLBacktrace:
-    case = CASES["bert-sdpa"]
-    return DLBacktrace(case.model(), case.example())
+    return traced("bert-sdpa")
 
 
 @pytest.mark.parametrize("name", mismatches())

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from zoo import CASES, MLP, Net
+from zoo import CASES, MLP, Net, traced
 
 from dlb_core import DLBacktrace, Explanation, Heads
 
@@ -144,7 +144,7 @@ def test_each_map_of_a_contrast_has_channels() -> None:
 def test_the_channels_of_a_residual_network_are_everywhere_the_second_dimension() -> None:
     """On every node that has them, whatever it is."""
     case = CASES["resnet18"]
-    relevance = DLBacktrace(case.model(), case.example()).explain(**case.example(), keep="all").relevance
+    relevance = traced("resnet18").explain(**case.example(), keep="all").relevance
     for name, r in relevance.items():
         found = relevance.by_channel(name)
         assert found.shape == r.shape[:2], name
@@ -165,10 +165,8 @@ HEADS = {"bert": "bert.encoder.layer.1.attention", "vit": "vit.layers.1.attentio
 
 
 def attended(name: str, **question: Any) -> tuple[DLBacktrace, Explanation]:
-    case = CASES[name]
-    model, call = case.model(torch.float64), case.example(dtype=torch.float64)
-    dlb = DLBacktrace(model, call)
-    return dlb, dlb.explain(**call, keep="all", **question)
+    dlb = traced(name, torch.float64)
+    return dlb, dlb.explain(**CASES[name].example(dtype=torch.float64), keep="all", **question)
 
 
 def attention_of(dlb: DLBacktrace, module: str) -> list[str]:
@@ -313,9 +311,7 @@ def test_a_seed_at_a_convolution_is_one_channel_at_all_positions() -> None:
 
 
 def test_a_seed_at_tokens_is_one_channel_at_all_of_them() -> None:
-    case = CASES["bert-sdpa"]
-    call = case.example()
-    dlb = DLBacktrace(case.model(), call)
+    dlb, call = traced("bert-sdpa"), CASES["bert-sdpa"].example()
     path = "bert.encoder.layer.0.intermediate.dense"
     several = seed_at(dlb.explain(**call, at=path, targets=[7, (slice(None), 7), (2, 7)]))
     expected = torch.zeros(2, 7, 48)
@@ -326,9 +322,7 @@ def test_a_seed_at_tokens_is_one_channel_at_all_of_them() -> None:
 
 
 def test_a_seed_at_an_attention_is_a_head() -> None:
-    case = CASES["bert-sdpa"]
-    call = case.example()
-    dlb = DLBacktrace(case.model(), call)
+    dlb, call = traced("bert-sdpa"), CASES["bert-sdpa"].example()
     node, module = "scaled_dot_product_attention_1", "bert.encoder.layer.1.attention"
     expected = torch.zeros(2, 4, 7, 8)
     expected[:, 3] = 100 / 56

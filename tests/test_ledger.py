@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from zoo import CASES, MLP
+from zoo import CASES, MLP, traced
 
 from dlb_core import ConservationError, DLBacktrace, Ledger
 from dlb_core.rules import Formula, Shares
@@ -109,7 +109,7 @@ def test_by_module_says_what_goes_in_and_out_and_stays(x: Tensor) -> None:
 @pytest.mark.parametrize("name", ["shifted", "digits", "bert-sdpa", "vit-eager", "llama-eager"])
 def test_what_leaf_modules_book_and_the_inputs_make_the_seed(name: str, x: Tensor) -> None:
     call = {"x": x} if name == "shifted" else CASES[name].example()
-    dlb = DLBacktrace(Shifted().eval() if name == "shifted" else CASES[name].model(), call)
+    dlb = DLBacktrace(Shifted().eval(), call) if name == "shifted" else traced(name)
     for mode in ("default", "epsilon"):
         ledger = dlb.explain(**call, mode=mode).ledger
         table = ledger.by_module()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+import zoo
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from zoo import CASES, Case
@@ -46,8 +47,8 @@ class Traced:
 @pytest.fixture(scope="module", params=PARAMS, ids=[f"{name}-{str(dtype)[6:]}" for name, dtype in PARAMS])
 def traced(request: pytest.FixtureRequest) -> Traced:
     case, dtype = CASES[request.param[0]], request.param[1]
-    model = case.model(dtype)
-    return Traced(case, dtype, model, DLBacktrace(model, case.example(dtype=dtype)))
+    dlb = zoo.traced(case.name, dtype)
+    return Traced(case, dtype, dlb.model, dlb)
 
 
 @pytest.fixture(params=MODES)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from zoo import CASES, Net
+from zoo import CASES, Net, traced
 
 from dlb_core import DLBacktrace
 
@@ -125,9 +125,7 @@ def test_a_module_whose_last_step_changes_nothing_still_answers() -> None:
 
 
 def test_a_folded_convolution_answers_for_its_batch_norm() -> None:
-    case = CASES["digits"]
-    call = case.example()
-    relevance = DLBacktrace(case.model(), call).explain(**call, keep="all").relevance
+    relevance = traced("digits").explain(**CASES["digits"].example(), keep="all").relevance
     assert relevance["stem.1"] is relevance["stem.0"]
     assert relevance["stem.1"] is relevance["conv2d"]
     assert relevance["batch_norm"] is relevance["conv2d"]
@@ -201,9 +199,7 @@ def test_a_node_with_several_outputs_has_a_tuple() -> None:
 
 
 def test_a_name_without_relevance_says_why() -> None:
-    case = CASES["bert-sdpa"]
-    call = case.example()
-    relevance = DLBacktrace(case.model(), call).explain(**call, keep="all").relevance
+    relevance = traced("bert-sdpa").explain(**CASES["bert-sdpa"].example(), keep="all").relevance
     reasons = {
         "no_such_node": "no such node, module or input",
         "attention_mask": "explain_inputs=",

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from zoo import CASES, MLP, Net
+from zoo import CASES, MLP, Net, traced
 
 from dlb_core import DLBacktrace, Ledger
 
@@ -53,9 +53,7 @@ def test_at_may_name_an_input(dlb: DLBacktrace, x: Tensor) -> None:
 
 
 def test_at_refuses_what_depends_on_no_input(x: Tensor) -> None:
-    case = CASES["bert-sdpa"]
-    call = case.example()
-    dlb = DLBacktrace(case.model(), call)
+    dlb, call = traced("bert-sdpa"), CASES["bert-sdpa"].example()
     with pytest.raises(ValueError, match="depends on no explained input"):
         dlb.explain(**call, at="bert.embeddings.position_embeddings", target=(0, 0))
     with pytest.raises(ValueError, match=r"'nowhere' is no node or module.*dlb.graph\(\)"):
@@ -106,10 +104,9 @@ def test_through_refuses_what_is_not_there(through: Any, says: str, dlb: DLBackt
 
 
 def test_through_a_node_that_no_relevance_reaches_is_refused() -> None:
-    case = CASES["bert-sdpa"]
-    call = case.example()
+    dlb, call = traced("bert-sdpa"), CASES["bert-sdpa"].example()
     with pytest.raises(ValueError, match="no relevance"):
-        DLBacktrace(case.model(), call).explain(**call, through={"bert.encoder.layer.0.attention.self.query": [0]})
+        dlb.explain(**call, through={"bert.encoder.layer.0.attention.self.query": [0]})
 
 
 def test_keep_decides_what_an_explanation_holds(dlb: DLBacktrace, x: Tensor) -> None:
@@ -196,9 +193,7 @@ def test_relevance_at_a_temperature_is_that_of_a_model_that_divides(
 
 
 def test_several_targets_through_fused_attention_raise_no_warning() -> None:
-    case = CASES["bert-sdpa"]
-    call = case.example()
-    dlb = DLBacktrace(case.model(), call)
+    dlb, call = traced("bert-sdpa"), CASES["bert-sdpa"].example()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         dlb.explain(**call, targets=[0, 1])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from zoo import CASES
+from zoo import CASES, traced
 
 from dlb_core import Contrast, DLBacktrace, Query, Relevance
 from dlb_core.targets import Context, Request, make_seed
@@ -186,13 +186,14 @@ def test_positions_must_be_named_unless_the_model_is_causal() -> None:
 def test_a_causal_model_is_asked_for_the_token_after_the_last_one_that_is_no_padding() -> None:
     case = CASES["llama-sdpa"]
     call = case.example(2, 7)
-    explanation = DLBacktrace(case.model(), call).explain(**call)
+    dlb = traced(case.name)
+    explanation = dlb.explain(**call)
     lengths = call["attention_mask"].sum(1)
     assert lengths.tolist() == [7, 5]
     expected = [(int(n) - 1, int(explanation.output[i, n - 1].argmax())) for i, n in enumerate(lengths)]
     assert explanation.target == expected
     with pytest.raises(ValueError, match="has positions"):
-        DLBacktrace(case.model(), call).explain(**call, model_type="encoder")
+        dlb.explain(**call, model_type="encoder")
 
 
 def image() -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import transformers
 from pipeline.makers import wordpiece
 from torch import Tensor, nn
-from zoo import CASES, SLIM, VOCABULARY, randomised
+from zoo import CASES, SLIM, VOCABULARY, randomised, traced
 
 from dlb_core import DLBacktrace, Explanation, TaskResult
 
@@ -69,14 +69,11 @@ def explainer(name: str) -> tuple[DLBacktrace, Any]:
         torch.manual_seed(1)
         numbers, images = torch.randn(2, 3), torch.randn(2, 3, 8, 8)
     text = CASES["bert-sdpa"].example(2, 7)
-    if name == "text":
-        model, x = CASES["bert-sdpa"].model(), text
-    elif name == "image":
-        model, x = CASES["net"].model(), CASES["net"].example()
-    elif name == "table":
+    shared = {"text": "bert-sdpa", "image": "net", "numbers": "mlp"}
+    if name in shared:
+        return traced(shared[name]), CASES[shared[name]].example()
+    if name == "table":
         model, x = seeded(Table), (numbers, torch.tensor([[0, 1], [4, 2]]))
-    elif name == "numbers":
-        model, x = CASES["mlp"].model(), CASES["mlp"].example()
     elif name == "tokens":
         model, x = bert(transformers.BertForTokenClassification, num_labels=5), text
     elif name == "features":

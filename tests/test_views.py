@@ -8,7 +8,7 @@ import networkx as nx
 import pytest
 import torch
 from torch import Tensor, nn
-from zoo import CASES, Net
+from zoo import CASES, Net, traced
 
 from dlb_core import DLBacktrace
 
@@ -20,9 +20,7 @@ def net() -> DLBacktrace:
 
 @pytest.mark.parametrize("name", ["digits", "bert-eager", "llama-sdpa"])
 def test_the_graph_is_in_topological_order_and_complete(name: str) -> None:
-    case = CASES[name]
-    call = case.example()
-    dlb = DLBacktrace(case.model(), call)
+    dlb, call = traced(name), CASES[name].example()
     view = dlb.graph()
     assert nx.is_directed_acyclic_graph(view)
     place = {node: i for i, node in enumerate(view.nodes)}
@@ -61,8 +59,7 @@ def test_the_edges_name_the_argument_they_feed(net: DLBacktrace) -> None:
 
 
 def test_a_node_that_carries_no_relevance_has_no_rule() -> None:
-    case = CASES["llama-sdpa"]
-    view = DLBacktrace(case.model(), case.example()).graph("epsilon")
+    view = traced("llama-sdpa").graph("epsilon")
     cosines = [data for _, data in view.nodes(data=True) if data["op"].startswith("aten::cos")]
     assert cosines
     assert all(data["rule"] is None and not data["active"] for data in cosines)

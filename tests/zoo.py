@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from transformers import (  # noqa: E402
     ViTConfig,
     ViTForImageClassification,
 )
+
+from dlb_core import DLBacktrace  # noqa: E402
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits" / "model.py"
 VOCABULARY = 60
@@ -177,3 +179,10 @@ def _cases() -> list[Case]:
 
 
 CASES = {case.name: case for case in _cases()}
+
+
+@cache
+def traced(name: str, dtype: torch.dtype = torch.float32) -> DLBacktrace:
+    """The explainer of a case as its example is, made once in a process: for tests that ask and change nothing."""
+    case = CASES[name]
+    return DLBacktrace(case.model(dtype), case.example(dtype=dtype))
