@@ -13,8 +13,8 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-moe demo-text test parity models faithfulness bench bench-moe bench-generation lint train-digits \
-	docs clean opinfo operations browser
+.PHONY: help demo demo-moe demo-text test test-all parity models faithfulness bench bench-moe bench-generation lint \
+	train-digits docs clean opinfo operations browser
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +30,9 @@ demo-text: .venv-text/.ready  ## which words make two sentences similar, by a pa
 
 test: lint .venv-test/.ready  ## lint and types, then the whole suite
 	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) --dist worksteal -q
+
+test-all: .venv-test/.ready  ## the suite with every model, family and cross product (about an hour)
+	OMP_NUM_THREADS=$(TEST_THREADS) .venv-test/bin/python -m pytest -n $(JOBS) --dist worksteal -q --all-models --exhaustive
 
 browser:  ## a browser for the tests of the report, from Debian's packages (as root)
 	apt-get update -qq

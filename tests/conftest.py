@@ -20,3 +20,12 @@ settings.load_profile("dlb")
 def pytest_addoption(parser: pytest.Parser) -> None:
     help = "every model of the matrix and every family of experts, not the fast ones only"
     parser.getgroup("models").addoption("--all-models", action="store_true", help=help)
+    help = "every cross product, not a part of each that has all of its factors (marked `exhaustive`)"
+    parser.getgroup("models").addoption("--exhaustive", action="store_true", help=help)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--exhaustive"):
+        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(items=left_out)

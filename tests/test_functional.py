@@ -164,9 +164,9 @@ def between(module: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     return nn.Sequential(before, module, Of(nn.Linear(size, 3), lambda m, x: m(x.reshape(2, -1)))).double().eval()
 
 
-def prove(model: nn.Module, x: Tensor) -> None:
+def prove(model: nn.Module, x: Tensor, tracer: Any = "auto") -> None:
     """The trace computes what the model does, and every unit of the seed is accounted for, in both modes."""
-    dlb = DLBacktrace(model, x, dynamic_shapes=None)
+    dlb = DLBacktrace(model, x, tracer=tracer, dynamic_shapes="auto" if tracer == "tape" else None)
     with torch.no_grad():
         torch.testing.assert_close(dlb.predict(x)["output"].output, model(x))
     for mode in ("default", "epsilon"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_functional import IMAGE, LINE, SHAPES, VOLUME, Of, between, prove
+from test_functional import IMAGE, LINE, MODULES, SHAPES, UNTRACEABLE, VOLUME, Of, between, prove
 from torch import Tensor, nn
 
 Function = Callable[[Tensor], Tensor]
@@ -235,12 +235,25 @@ def test_a_new_function_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         test_no_function_is_forgotten()
 
 
+#: What a module calls is exported with the modules, so it is recorded here: a fortieth of the time.
+OF_MODULES = {
+    function
+    for module in MODULES.keys() - UNTRACEABLE
+    for function in re.findall(r"\bF\.(\w+)\(", inspect.getsource(getattr(nn, module).forward))
+}
+TRACED = [(name, "tape") for name in sorted(OF_MODULES & FUNCTIONS.keys())]
+TRACED += [
+    pytest.param(name, "auto", marks=pytest.mark.exhaustive if name in OF_MODULES else [], id=f"{name}-auto")
+    for name in sorted(FUNCTIONS)
+]
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("name", sorted(FUNCTIONS))
-def test_a_function_between_two_layers(name: str) -> None:
+@pytest.mark.parametrize(("name", "tracer"), TRACED)
+def test_a_function_between_two_layers(name: str, tracer: str) -> None:
     function, shape = FUNCTIONS[name]
     model = between(Of(nn.Identity(), lambda _, x: function(x)), shape)
-    prove(model, torch.randn(2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
+    prove(model, torch.randn(2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)), tracer)
 
 
 @pytest.mark.parametrize("name", sorted(LOOKUPS))

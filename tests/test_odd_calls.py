@@ -74,7 +74,7 @@ PAIRS: dict[str, tuple[Form, Form]] = {
 @pytest.mark.parametrize(("odd", "plain"), PAIRS.values(), ids=PAIRS)
 def test_a_spelling_does_not_matter(odd: Form, plain: Form) -> None:
     x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    traced = [DLBacktrace(Model(form).eval(), (x,)) for form in (odd, plain)]
+    traced = [DLBacktrace(Model(form).eval(), (x,), dynamic_shapes=None) for form in (odd, plain)]
     for mode, bias in MODES:
         assert_same(*(dlb.explain(x, mode=mode, bias=bias, target=1) for dlb in traced))
 

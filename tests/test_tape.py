@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ WARNING = "every call is recorded instead"
 ASKS = ("vit-sdpa", "vit-eager")
 
 
+@cache
 def both(name: str) -> tuple[DLBacktrace, DLBacktrace, dict[str, Tensor]]:
     """A model of the zoo by either tracer; with fixed shapes, since arithmetic on free ones takes names too."""
     case = CASES[name]

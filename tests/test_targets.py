@@ -35,7 +35,7 @@ class Probabilities(nn.Module):
 
 def ask(x: Any, model: type[nn.Module] = Scores, **question: Any) -> Relevance:
     x = torch.as_tensor(x, dtype=torch.float32)
-    return DLBacktrace(model().eval(), x).explain(x, **question).relevance
+    return DLBacktrace(model().eval(), x, tracer="tape").explain(x, **question).relevance
 
 
 def seed(x: Any, **question: Any) -> list[Any]:

@@ -21,7 +21,7 @@ def traced(build: Any, output: str | int | None, *shape: int) -> tuple[nn.Module
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model, x = randomised(build()).eval(), torch.randn(shape)
-        return model, DLBacktrace(model, x, output=output, dynamic_shapes=None), x
+        return model, DLBacktrace(model, x, output=output, tracer="tape"), x
 
 
 def detr(output: str = "logits") -> tuple[nn.Module, DLBacktrace, Tensor]:
@@ -80,14 +80,11 @@ def test_generation_is_about_the_token_after_the_last_one_that_is_no_padding(sid
     long = torch.arange(11, 18)[None]
     padded = torch.cat([pad, alone] if side == "left" else [alone, pad], 1)
     mask = (torch.cat([long, padded]) != 0).long()
-    dlb = DLBacktrace(model, {"input_ids": torch.cat([long, padded]), "attention_mask": mask})
     positions = {"position_ids": (mask.cumsum(1) - 1).clamp_min(0)} if side == "left" else {}
-    if positions:
-        dlb = DLBacktrace(model, {"input_ids": torch.cat([long, padded]), "attention_mask": mask, **positions})
-    together = dlb.explain({"input_ids": torch.cat([long, padded]), "attention_mask": mask, **positions})
-    single = DLBacktrace(model, {"input_ids": alone, "attention_mask": torch.ones_like(alone)}).explain(
-        {"input_ids": alone, "attention_mask": torch.ones_like(alone)}
-    )
+    both = {"input_ids": torch.cat([long, padded]), "attention_mask": mask, **positions}
+    together = DLBacktrace(model, both, tracer="tape").explain(both)
+    prompt = {"input_ids": alone, "attention_mask": torch.ones_like(alone)}
+    single = DLBacktrace(model, prompt, tracer="tape").explain(prompt)
     last = 6 if side == "left" else 4
     token = int(single.output[0, -1].argmax())
     assert together.target[1] == (last, token)
@@ -111,9 +108,9 @@ def test_a_decoder_ends_where_its_own_mask_says() -> None:
         "decoder_input_ids": torch.randint(1, VOCABULARY, (2, 4)),
         "decoder_attention_mask": torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]]),
     }
-    assert [last for last, _ in DLBacktrace(model, x).explain(x).target] == [2, 3]
+    assert [last for last, _ in DLBacktrace(model, x, tracer="tape").explain(x).target] == [2, 3]
     del x["decoder_attention_mask"]
-    assert [last for last, _ in DLBacktrace(model, x).explain(x).target] == [3, 3]
+    assert [last for last, _ in DLBacktrace(model, x, tracer="tape").explain(x).target] == [3, 3]
 
 
 # several outputs
@@ -138,10 +135,15 @@ def heads() -> tuple[nn.Module, Tensor]:
         return Heads().double().eval(), torch.randn(2, 4, dtype=torch.float64)
 
 
+@cache
+def explainer(output: str | None = None) -> DLBacktrace:
+    return DLBacktrace(*heads(), output=output)
+
+
 def test_the_other_outputs_get_nothing() -> None:
     model, x = heads()
     for output, other in (("kind", "age"), ("age", "kind")):
-        explained = DLBacktrace(model, x, output=output).explain(x, task="regression", keep="all")
+        explained = explainer(output).explain(x, task="regression", keep="all")
         assert not any(name.startswith(other) for name in explained.relevance)
         assert explained.relevance[output].abs().sum() == pytest.approx(200)
         assert torch.equal(explained.output, model(x)[output])
@@ -149,20 +151,19 @@ def test_the_other_outputs_get_nothing() -> None:
 
 def test_a_target_is_about_the_chosen_output() -> None:
     model, x = heads()
-    assert units(DLBacktrace(model, x, output="kind").explain(x, target=2)) == {(0, 2): 100, (1, 2): 100}
+    assert units(explainer("kind").explain(x, target=2)) == {(0, 2): 100, (1, 2): 100}
     with pytest.raises(ValueError, match=r"target 2 is out of range: choose an int in 0 .. 0"):
-        DLBacktrace(model, x, output="age").explain(x, target=2)
+        explainer("age").explain(x, target=2)
     with pytest.raises(ValueError, match=r"floating outputs are 0 \(kind\), 1 \(age\)"):
         DLBacktrace(model, x, output="name")
 
 
 @pytest.mark.parametrize("mode", ["default", "epsilon", "contrastive"])
 def test_two_outputs_in_one_pass_are_their_sum(mode: str) -> None:
-    model, x = heads()
-    dlb = DLBacktrace(model, x)
+    dlb, (_, x) = explainer(), heads()
     both = dlb.explain(x, mode=mode, target={"kind": 1, "age": 0}, keep="all")
     kind = dlb.explain(x, mode=mode, target={"kind": 1})
-    age = DLBacktrace(model, x, output="age").explain(x, mode=mode, target=0)
+    age = explainer("age").explain(x, mode=mode, target=0)
     torch.testing.assert_close(both.inputs["x"], kind.inputs["x"] + age.inputs["x"])
     assert both.target == {"kind": 1, "age": 0}
     assert kind.target == {"kind": 1}
@@ -173,8 +174,7 @@ def test_two_outputs_in_one_pass_are_their_sum(mode: str) -> None:
 
 
 def test_several_seeds_may_name_different_outputs(tmp_path: Any) -> None:
-    model, x = heads()
-    dlb = DLBacktrace(model, x)
+    dlb, (_, x) = explainer(), heads()
     asked = [{"kind": 1}, {"age": 0}, {"kind": [0, 2], "age": 0}]
     together = dlb.explain(x, targets=asked, mode="epsilon")
     for i, target in enumerate(asked):
@@ -197,9 +197,8 @@ def test_several_seeds_may_name_different_outputs(tmp_path: Any) -> None:
     ],
 )
 def test_outputs_that_cannot_be_named_are_refused(question: dict[str, Any], says: str) -> None:
-    model, x = heads()
     with pytest.raises(ValueError, match=says):
-        DLBacktrace(model, x).explain(x, **question)
+        explainer().explain(heads()[1], **question)
 
 
 # detectors

@@ -6,12 +6,14 @@ import copy
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+import zoo
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from zoo import CASES, MLP, Net
@@ -29,6 +31,11 @@ def x() -> Tensor:
 def net() -> nn.Module:
     torch.manual_seed(0)
     return Net().eval()
+
+
+@cache
+def traced(tracer: str) -> DLBacktrace:
+    return DLBacktrace(net(), torch.zeros(2, 3, 8, 8), tracer=tracer)
 
 
 def partly_compiled(model: nn.Module) -> nn.Module:
@@ -70,7 +77,7 @@ def process_group() -> Iterator[None]:
 @pytest.mark.parametrize("name", WRAPPINGS)
 @pytest.mark.usefixtures("process_group")
 def test_the_model_inside_is_explained_under_its_own_names(name: str, tracer: str, x: Tensor) -> None:
-    plain = DLBacktrace(net(), x, tracer=tracer).explain(x, mode="epsilon", keep="all")
+    plain = traced(tracer).explain(x, mode="epsilon", keep="all")
     model = WRAPPINGS[name](net())
     children, implementation = dict(model.named_modules()), model.__dict__.get("_compiled_call_impl")
     found = DLBacktrace(model, x, tracer=tracer).explain(x, mode="epsilon", keep="all")
@@ -108,18 +115,18 @@ COMPUTED: dict[str, Callable[[nn.Module], Any]] = {
 }
 
 
-@pytest.mark.parametrize("mode", ["default", "epsilon"])
 @pytest.mark.parametrize("name", COMPUTED)
-def test_weights_that_are_computed_are_weights(name: str, mode: str, x: Tensor) -> None:
+def test_weights_that_are_computed_are_weights(name: str, x: Tensor) -> None:
     model = net().train()
     COMPUTED[name](model)
     with torch.no_grad():
         model.train()(x)  # a spectral norm estimates while it trains
         model.eval()(x)  # a hook writes the weight down while it runs
-    found = DLBacktrace(model, x).explain(x, mode=mode, target=3)
-    expected = DLBacktrace(weights_of(model), x).explain(x, mode=mode, target=3)
-    torch.testing.assert_close(found.output, expected.output)
-    torch.testing.assert_close(found.inputs["x"], expected.inputs["x"], rtol=1e-4, atol=1e-3)
+    dlb, plain = DLBacktrace(model, x), DLBacktrace(weights_of(model), x)
+    for mode in ("default", "epsilon"):
+        found, expected = (each.explain(x, mode=mode, target=3) for each in (dlb, plain))
+        torch.testing.assert_close(found.output, expected.output)
+        torch.testing.assert_close(found.inputs["x"], expected.inputs["x"], rtol=1e-4, atol=1e-3)
     still = any(parametrize.is_parametrized(module) for module in model.modules())
     assert still == (name in ("weight norm", "spectral norm", "orthogonal"))
 
@@ -222,8 +229,8 @@ def test_prompts_that_are_learned_stay_a_part_of_the_model() -> None:
 def test_a_model_that_was_dispatched_is_explained() -> None:
     accelerate = pytest.importorskip("accelerate")
     case = CASES["bert-sdpa"]
-    model, call = case.model(), case.example()
-    plain = DLBacktrace(model, call).explain(**call, mode="epsilon", target=1)
+    call = case.example()
+    plain = zoo.traced(case.name).explain(**call, mode="epsilon", target=1)
     parts = ["bert.embeddings", "bert.encoder", "bert.pooler", "dropout", "classifier"]
     hooked = accelerate.dispatch_model(case.model(), dict.fromkeys(parts, "cpu"), force_hooks=True)
     assert any(hasattr(module, "_hf_hook") for module in hooked.modules())
