@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -37,14 +38,20 @@ def sampler(model: Any) -> DLBAutoSampler:
     return DLBAutoSampler(DLBacktrace(model, inputs))
 
 
+@cache
+def shared(name: str) -> DLBAutoSampler:
+    """The sampler of a writer, traced once in a process."""
+    return sampler(writer(name))
+
+
 @pytest.fixture(scope="module", params=["Llama", "GPT2", "T5"])
 def written(request: pytest.FixtureRequest) -> DLBAutoSampler:
-    return sampler(writer(request.param))
+    return shared(request.param)
 
 
 @pytest.fixture(scope="module")
 def llama() -> DLBAutoSampler:
-    return sampler(writer("Llama"))
+    return shared("Llama")
 
 
 @pytest.mark.parametrize("way", WAYS)

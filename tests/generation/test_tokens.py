@@ -16,7 +16,7 @@ from dlb_core.generation import DLBAutoSampler, GenerationExplanation
 from dlb_core.kernel.packs import registry
 from dlb_core.kernel.tip import find_tip
 
-from .test_decoding import sampler
+from .test_decoding import sampler, shared
 from .writers import END, PAD, prompt, writer
 
 CAUSAL = ["Llama", "GPT2", "Mistral", "Olmoe"]
@@ -33,18 +33,9 @@ def on_prefix(here: DLBAutoSampler, sequence: Tensor, start: int, stop: int, mod
     return here.dlb.explain(inputs, mode=mode, target=int(sequence[stop]), **asked)
 
 
-_samplers: dict[str, DLBAutoSampler] = {}
-
-
-def _shared(name: str) -> DLBAutoSampler:
-    if name not in _samplers:
-        _samplers[name] = sampler(writer(name))
-    return _samplers[name]
-
-
 @pytest.mark.parametrize("name", CAUSAL)
 def test_every_token_has_the_relevance_of_its_own_prefix(name: str) -> None:
-    here = _shared(name)
+    here = shared(name)
     ids, mask = prompt()
     for mode in MODES[CAUSAL.index(name) % 2 :: 2]:
         sequences, info = here.generate(
@@ -77,7 +68,7 @@ def test_every_token_has_the_relevance_of_its_own_prefix(name: str) -> None:
 def test_rows_and_accounts_make_up_the_seed(
     data: st.DataObject, name: str, mode: str, samples: int, length: int, new: int, seed: str, chunk: int | None
 ) -> None:
-    here = _shared(name)
+    here = shared(name)
     ids, mask = prompt(samples, length, data.draw(st.integers(0, 99)))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     _sequences, info = here.generate(
@@ -94,7 +85,7 @@ def test_rows_and_accounts_make_up_the_seed(
 
 @pytest.mark.parametrize("name", ["T5", "Bart"])
 def test_an_encoder_decoder_explains_its_source_and_its_own_text(name: str) -> None:
-    here = _shared(name)
+    here = shared(name)
     ids, mask = prompt()
     sequences, info = here.generate(ids, mask, max_new_tokens=4, num_beams=2, return_relevance=True, mode="epsilon")
     generated = sequences.shape[1] - 1
@@ -113,7 +104,7 @@ def test_an_encoder_decoder_explains_its_source_and_its_own_text(name: str) -> N
 
 
 def test_what_follows_the_end_of_a_text_is_not_explained() -> None:
-    here = _shared("Llama")
+    here = shared("Llama")
     ids, mask = prompt()
     sequences = torch.cat([ids, torch.tensor([[5, END, PAD, PAD], [7, 8, 9, 10]])], 1)
     info = here.explain(sequences, 5, mask, mode="epsilon")
@@ -124,7 +115,7 @@ def test_what_follows_the_end_of_a_text_is_not_explained() -> None:
 
 
 def test_only_some_tokens_and_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = _shared("Llama")
+    here = shared("Llama")
     ids, mask = prompt()
     sequences, whole = here.generate(
         ids, mask, max_new_tokens=5, min_new_tokens=5, return_relevance=True, mode="default"
@@ -138,7 +129,7 @@ def test_only_some_tokens_and_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_two_maps_for_and_against() -> None:
-    here = _shared("GPT2")
+    here = shared("GPT2")
     ids, mask = prompt()
     sequences, info = here.generate(
         ids, mask, max_new_tokens=3, min_new_tokens=3, return_relevance=True, mode="contrastive"
@@ -202,7 +193,7 @@ def test_without_a_tip_tokens_go_one_by_one() -> None:
 
 
 def test_layers_tell_what_they_returned_and_their_relevance() -> None:
-    here = _shared("Llama")
+    here = shared("Llama")
     ids, mask = prompt()
     sequences, info = here.generate(
         ids,
@@ -225,7 +216,7 @@ def test_layers_tell_what_they_returned_and_their_relevance() -> None:
 
 
 def test_experts_of_every_token() -> None:
-    here = _shared("Olmoe")
+    here = shared("Olmoe")
     ids, mask = prompt()
     _, info = here.generate(ids, mask, max_new_tokens=3, min_new_tokens=3, return_relevance=True, mode="epsilon")
     name = "model.layers.1.mlp.experts"
@@ -241,7 +232,7 @@ def test_experts_of_every_token() -> None:
 
 @pytest.mark.parametrize("of", ["logit", "log-probability"])
 def test_a_whole_answer_in_one_pass(of: str) -> None:
-    here = _shared("Llama")
+    here = shared("Llama")
     ids, mask = prompt()
     sequences = torch.cat([ids, torch.tensor([[5, 6, 9], [7, 8, 3]])], 1)
     found = here.explain_answer(sequences, 5, mask, of=of, mode="epsilon")
@@ -256,7 +247,7 @@ def test_a_whole_answer_in_one_pass(of: str) -> None:
 
 @pytest.mark.parametrize("name", ["Olmoe", "T5"])
 def test_saving_and_loading(name: str, tmp_path: Path) -> None:
-    here = _shared(name)
+    here = shared(name)
     ids, mask = prompt()
     _, info = here.generate(
         ids,
@@ -284,7 +275,7 @@ def test_saving_and_loading(name: str, tmp_path: Path) -> None:
 
 
 def test_what_was_not_asked_for_is_not_there() -> None:
-    here = _shared("Llama")
+    here = shared("Llama")
     ids, mask = prompt()
     _, info = here.generate(ids, mask, max_new_tokens=2, return_scores=True)
     assert list(info) == ["scores_trace"]
@@ -295,7 +286,7 @@ def test_what_was_not_asked_for_is_not_there() -> None:
 
 
 def test_bad_texts_are_refused() -> None:
-    here = _shared("Llama")
+    here = shared("Llama")
     ids, mask = prompt()
     with pytest.raises(ValueError, match="prompt_length"):
         here.explain(ids, 5, mask)

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import torch
 import transformers
 from torch import Tensor, nn
 from zoo import VOCABULARY, Case, rows
 
+from dlb_core import DLBacktrace
+
 from .blocks import LanguageModel, Table
 
 LENGTH = 7
+EXACT = torch.float64
 FREE = ((3, 2), (1, 1), (2, -6))  # longer; one sample; one token, so that most experts have nobody
 HELD = ((3, 0), (1, 0))  # its scan is unrolled
 
@@ -210,7 +213,7 @@ ABOUT: dict[str, dict[str, Any]] = {
     "JetMoe": {"interface": False},
     "Jamba": {"calls": HELD},
 }
-COMMON = ("Olmoe", "Qwen2Moe", "GptOss", "DeepseekV3", "JetMoe", "MuseSparkText")
+COMMON = ("Olmoe", "GptOss", "DeepseekV3", "JetMoe")
 
 
 def _families() -> list[Family]:
@@ -239,3 +242,20 @@ def _families() -> list[Family]:
 
 
 FAMILIES = {family.name: family for family in _families()}
+
+
+class Traced(NamedTuple):
+    """A float64 model, its program, and the inputs that it was traced with."""
+
+    family: Family
+    model: nn.Module
+    dlb: DLBacktrace
+    call: dict[str, Tensor]
+
+
+@cache
+def traced(name: str) -> Traced:
+    """A family as it is exported, once in a process; of an interface the experts run one after the other."""
+    family = FAMILIES[name]
+    model, call = family.model(EXACT), family.example(dtype=EXACT)
+    return Traced(family, model, DLBacktrace(model, call, output=family.output), call)

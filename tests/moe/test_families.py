@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -19,9 +18,8 @@ from dlb_core import DLBacktrace, Ledger, Relevance
 from dlb_core.kernel.packs import registry
 
 from .dense import WRITTEN, densely, implementation
-from .models import FAMILIES, Family
+from .models import EXACT, FAMILIES, Family, traced
 
-EXACT = torch.float64
 SAME = 1e-8
 EPS = 1e-12  # so that what is written in two steps is not stabilised twice
 THOROUGH = ("Olmoe", "GptOss")  # asked in every mode
@@ -36,22 +34,6 @@ COARSE = ("NemotronH", "OpenAIPrivacyFilter")
 #: Whose layers of experts are not found where they are written densely: a norm of each expert's own stands between
 #: them and the router's weight.
 UNSEEN = ("MuseSparkText",)
-
-
-class Traced(NamedTuple):
-    """A float64 model, its program, and the inputs that it was traced with."""
-
-    family: Family
-    model: nn.Module
-    dlb: DLBacktrace
-    call: dict[str, Tensor]
-
-
-@cache
-def traced(name: str) -> Traced:
-    family = FAMILIES[name]
-    model, call = family.model(EXACT), family.example(dtype=EXACT)
-    return Traced(family, model, DLBacktrace(model, call, output=family.output), call)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

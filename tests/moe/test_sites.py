@@ -74,8 +74,7 @@ def check(site: ExpertSite, row: Row, entry: Tensor, returned: Tensor, weight: T
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_row_is_what_its_expert_makes_of_its_token(form: str) -> None:
-    net, x = made(form), rows(2, 5)
-    dlb = DLBacktrace(net, (x,))
+    net, dlb, x = traced(form)
     ((site, row, entry),) = read(dlb, x)
     tokens = net.before(x).reshape(-1, WIDTH)
     check(site, row, entry, net.moe.returned(tokens), net.moe.weights(tokens)[0])
@@ -110,8 +109,7 @@ def test_an_exported_site_holds_for_other_sizes(form: str) -> None:
 
 @pytest.mark.parametrize("form", ["masks", "index_add", "sorted by expert", "where", "stack last", "einsum"])
 def test_what_enters_arrives_or_is_booked(form: str) -> None:
-    net, x = made(form), rows(2, 5)
-    dlb = DLBacktrace(net, (x,))
+    _, dlb, x = traced(form)
     dlb.predict(x)
     for mode in ("default", "epsilon", "gamma", "z-plus", "attnlrp"):
         found = dlb.evaluation(mode=mode, target=1)
@@ -126,6 +124,12 @@ def test_what_enters_arrives_or_is_booked(form: str) -> None:
         assert abs(float(layer.relevance.sum()) + sum(layer.accounts.values()) - layer.entered) <= near
         assert abs(sum(float(part.sum()) for part in parts) - float(layer.relevance.sum())) <= near
         assert ("router" in layer.accounts) == (mode == "attnlrp")
+
+
+@cache
+def traced(form: str) -> tuple[Net, DLBacktrace, Tensor]:
+    net, x = made(form), rows(2, 5)
+    return net, DLBacktrace(net, (x,)), x
 
 
 def made(form: str, k: int = 2) -> Net:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from dlb_core import DLBacktrace
 
-from .models import FAMILIES, LENGTH
+from .models import FAMILIES, LENGTH, traced
 from .test_sites import check, read
 
 
@@ -78,10 +78,15 @@ FORMS = [
 @pytest.mark.parametrize(("name", "form", "tracer"), FORMS)
 def test_experts_of_the_interface(name: str, form: str, tracer: str) -> None:
     family = FAMILIES[name]
-    model: Any = family.model(torch.float64)
-    model.set_experts_implementation(form)
     inputs = family.inputs(2, LENGTH)
-    dlb = DLBacktrace(model, inputs, tracer=tracer, output=family.output)
+    model: Any
+    if (form, tracer) == ("eager", "export"):
+        _, model, dlb, _ = traced(name)
+        assert dlb.tracer == tracer
+    else:
+        model = family.model(torch.float64)
+        model.set_experts_implementation(form)
+        dlb = DLBacktrace(model, inputs, tracer=tracer, output=family.output)
     found = read(dlb, **inputs)
     told = said(model, inputs)
     paths = [path for path, module in model.named_modules() if hasattr(module, "_is_expert_parallel")]
@@ -126,9 +131,9 @@ def test_a_program_that_the_user_exported() -> None:
 
 @pytest.mark.parametrize("tracer", ["export", "tape"])
 def test_jetmoe_has_experts_in_attention_and_feed_forward(tracer: str) -> None:
-    model = FAMILIES["JetMoe"].model(torch.float64)
+    _, model, dlb, call = traced("JetMoe")
     inputs = FAMILIES["JetMoe"].inputs(2, LENGTH)
-    found = read(DLBacktrace(model, FAMILIES["JetMoe"].inputs(2, LENGTH), tracer=tracer), **inputs)
+    found = read(dlb if tracer == "export" else DLBacktrace(model, call, tracer=tracer), **inputs)
     told = said(model, inputs, form="")
     layers = [f"model.layers.{n}" for n in range(2)]
     assert [site.name for site, _, _ in found] == [

@@ -48,7 +48,7 @@ def test_settings_are_what_they_were_after_a_failure_on_the_way() -> None:
 
     hook = model.lm_head.register_forward_pre_hook(stop)
     with pytest.raises(TraceError, match="no further"):
-        DLBacktrace(model, family.example(), output="logits", tracer="export")
+        DLBacktrace(model, family.example(), output="logits", dynamic_shapes=None, tracer="export")
     assert any(during != known for during in seen)  # the failure was one of tracing
     assert asked(model) == before
     assert registered() == known
@@ -64,7 +64,7 @@ def test_half_precision(name: str) -> None:
     dlb = DLBacktrace(model, call, output="logits", dynamic_shapes=None)
     expected = model(**call).logits.detach()
     assert relative(dlb.predict(call)["output"].output, expected) < 2e-2
-    wide = DLBacktrace(model.float(), call, output="logits", dynamic_shapes=None)
+    wide = DLBacktrace(model.float(), call, output="logits", tracer="tape")
     wide.predict(call)
     for mode in ("default", "epsilon", "attnlrp"):
         relevance = dlb.evaluation(mode)
@@ -77,7 +77,7 @@ def test_half_precision(name: str) -> None:
 def test_a_router_that_gives_no_numbers_is_named() -> None:
     family = FAMILIES["Olmoe"]
     model: Any = family.model()
-    dlb = DLBacktrace(model, family.example(), output="logits", dynamic_shapes=None)
+    dlb = DLBacktrace(model, family.example(), output="logits", tracer="tape")
     with torch.no_grad():
         model.model.layers[1].mlp.gate.weight[2, 3] = float("nan")
     with pytest.raises(NonFiniteError, match=r"first at node 'linear_\d+'.*'model\.layers\.1\.mlp\.gate"):
