@@ -275,7 +275,7 @@ def test_what_is_not_there_is_refused(through: Any, says: str) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 6)
     with pytest.raises(ValueError, match=says):
-        DLBacktrace(Branches().eval(), x).explain(x, through=through)
+        DLBacktrace(Branches().eval(), x, tracer="tape").explain(x, through=through)
 
 
 def test_heads_that_are_not_there_are_refused() -> None:

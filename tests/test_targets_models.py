@@ -44,7 +44,7 @@ def tokens() -> tuple[DLBacktrace, dict[str, Tensor]]:
         config = transformers.BertConfig(vocab_size=VOCABULARY, max_position_embeddings=40, num_labels=5, **SLIM)
         model = randomised(transformers.BertForTokenClassification(config)).eval()
     x = CASES["bert-sdpa"].example(2, 7)
-    return DLBacktrace(model, x), x
+    return DLBacktrace(model, x, tracer="tape"), x
 
 
 def test_token_classification_by_position_span_and_sample() -> None:

@@ -84,7 +84,7 @@ def explainer(name: str) -> tuple[DLBacktrace, Any]:
         model, x = seeded(Detector), numbers
     else:
         model, x = CASES["llama-sdpa"].model(), CASES["llama-sdpa"].example(1, 6)
-    return DLBacktrace(model, x), x
+    return DLBacktrace(model, x, tracer="tape"), x
 
 
 TASKS = {

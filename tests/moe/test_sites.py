@@ -91,7 +91,7 @@ def test_every_row_is_what_its_expert_makes_of_its_token(form: str) -> None:
 def test_other_shapes_than_tokens_and_two_of_four(form: str, shape: tuple[int, ...], k: int) -> None:
     net, x = made(form, k), rows(*shape)
     tokens = net.before(x).reshape(-1, WIDTH)
-    ((site, row, entry),) = read(DLBacktrace(net, (rows(*shape),)), x)
+    ((site, row, entry),) = read(DLBacktrace(net, (rows(*shape),), tracer="tape"), x)
     check(site, row, entry, net.moe.returned(tokens), net.moe.weights(tokens)[0])
     assert entry.shape == x.shape
 
