@@ -27,11 +27,10 @@ from dlb_core.paths import Bound, Wrapped
 from dlb_core.relevance import Relevance
 from dlb_core.rules import layer_rule
 from dlb_core.targets import Request, Targets
+from dlb_core.viz.of_model import Drawn, Evaluated
 from dlb_core.wrapped import unwrap
 
 if TYPE_CHECKING:
-    import networkx as nx
-
     from dlb_core.generation import DLBAutoSampler
     from dlb_core.task_result import TaskResult
 
@@ -43,7 +42,7 @@ class NodeIO(NamedTuple):
     output: Any
 
 
-class DLBacktrace:
+class DLBacktrace(Drawn):
     """Explains a PyTorch model by relevance propagation: every unit of relevance accounted for.
 
     model: an `nn.Module` in eval mode, or an `ExportedProgram`; it is left as it was found. Under `torch.compile`,
@@ -81,6 +80,7 @@ class DLBacktrace:
         self._example = as_call(input_for_graph)
         self._engine = self._build(*self._example)
         self._last: tuple[Engine, Prediction] | None = None
+        self._evaluated: Evaluated | None = None
         self._experts: dict[str, Tensor] | None = None
         self._sampler: DLBAutoSampler | None = None
 
@@ -95,7 +95,7 @@ class DLBacktrace:
         self._layers = [known for known in self._layers if known.op != op]
         self._layers.append(dataclasses.replace(row, op=op, pack="registered here"))
         self._engine = self._build(*self._example)
-        self._last = self._experts = self._sampler = None
+        self._last = self._evaluated = self._experts = self._sampler = None
 
     def retraced(self, input_for_graph: Any, **changes: Any) -> DLBacktrace:
         """The same model with the same settings, traced for other inputs; `changes` are arguments of `DLBacktrace`."""
@@ -165,6 +165,7 @@ class DLBacktrace:
             engine, prediction, bound, request, targets=targets, through=through, keep="all", at=None, consume=False
         )
         self._experts = {n: layer.relevance for n, layer in relevance.experts.items()} if relevance.routed else None
+        self._evaluated = Evaluated.of(engine, bound, engine.starts(None, target, targets), relevance)
         return relevance
 
     def explain(
@@ -242,12 +243,6 @@ class DLBacktrace:
         """What will run where in a mode, before running anything: `dlb.plan("epsilon").table()`."""
         bound = self._mode(mode, options.pop("bias", None), options)
         return self._engine.plans_of(bound, self._engine.starts(None, None, None))[1]
-
-    def graph(self, mode: str | Mode | Composite | Wrapped = "default") -> nx.DiGraph:
-        """The program as a NetworkX graph in topological order: op, kind, rule, pack, hyperparameters, shapes."""
-        from dlb_core.graph_view import graph_view
-
-        return graph_view(self._engine.layout, self._engine.registry, self.plan(mode))
 
     @property
     def all_layer_expert_relevance(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""A folder of results, written beside its place and moved there whole, or not at all."""
+"""A folder of results, or a file, written beside its place and moved there whole, or not at all."""
 
 from __future__ import annotations
 
@@ -47,3 +47,19 @@ def _take_place(work: Path, path: Path) -> None:
         old.rename(path)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A name to write a file under; it takes the place of `path` when the block ends well, and is gone when not.
+
+    The folder must be there already.
+    """
+    path = path.resolve()
+    work = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    try:
+        yield work
+        work.replace(path)
+    except BaseException:
+        work.unlink(missing_ok=True)
+        raise

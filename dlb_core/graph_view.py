@@ -10,14 +10,16 @@ from torch import Tensor, fx
 
 from dlb_core.kernel.facts import facts
 from dlb_core.kernel.layout import Layout
-from dlb_core.kernel.ops import bound_arguments, module_path, op_name, traced_shape
+from dlb_core.kernel.ledger import Ledger
+from dlb_core.kernel.ops import bound_arguments, module_chain, module_path, op_name, traced_shape
 from dlb_core.kernel.plan import Plan
 from dlb_core.kernel.registry import Registry
 
 
 def graph_view(layout: Layout, registry: Registry, plan: Plan) -> nx.DiGraph:
     """Nodes in topological order with `op`, `kind`, `rule`, `pack`, `hyperparameters` (by schema name),
-    `parameters`, `shape`, `dtype`, `module`, `active`; edges run from a value to its reader, `argument` names it.
+    `parameters`, `shape`, `dtype`, `module`, `modules` (the paths around it, outermost first), `active`, `output`;
+    edges run from a value to its reader, `argument` names it.
 
     Parameters are no nodes: a node lists the names of those it reads. Shapes hold symbols where sizes may change.
     """
@@ -42,6 +44,7 @@ def graph_view(layout: Layout, registry: Registry, plan: Plan) -> nx.DiGraph:
             shape=_shape(node.meta.get("val")),
             dtype=_dtype(node.meta.get("val")),
             module=module_path(node),
+            modules=module_chain(node),
             active=facts(node).active,
             output=node in program.outputs,
         )
@@ -51,6 +54,25 @@ def graph_view(layout: Layout, registry: Registry, plan: Plan) -> nx.DiGraph:
                     if source.name not in program.parameters:
                         view.add_edge(names.get(source.name, source.name), label, argument=name)
     return view
+
+
+def with_relevance(view: nx.DiGraph, ledger: Ledger) -> None:
+    """Adds what a ledger recorded: `relevance`, `booked`, `residual` and `accounts` of nodes, the `flow` of edges.
+
+    Units that went past nodes in between (a rule that takes several as one) get an edge without an argument.
+    """
+    for name, data in view.nodes(data=True):
+        entry = ledger.by_node.get(name)
+        data["relevance"] = entry.into if entry else ledger.inputs.get(name, 0.0)
+        data["booked"] = entry.booked if entry else 0.0
+        data["residual"] = entry.residual if entry else 0.0
+        data["accounts"] = dict(entry.accounts) if entry else {}
+    nx.set_edge_attributes(view, 0.0, "flow")
+    for name, entry in ledger.by_node.items():
+        for source, units in entry.edges.items():
+            if not view.has_edge(source, name):
+                view.add_edge(source, name, argument=None)
+            view.edges[source, name]["flow"] = units
 
 
 def _nodes_in(value: Any) -> list[fx.Node]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlb_core.kernel.ledger import Ledger, NodeEntry
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,6 @@ class Op:
     accounts: Mapping[str, float] = field(default_factory=dict)
     layout: bool = False
     active: bool = True
-
-    @property
-    def short(self) -> str:
-        """The op without its namespace and overload: ``linear`` of ``aten::linear.default``."""
-        return self.op.rpartition("::")[2].removeprefix("operator.").partition(".")[0] or self.op
 
     @property
     def booked(self) -> float:
@@ -72,6 +70,49 @@ def of_ledger(ledger: Ledger, shapes: Mapping[str, tuple[Any, ...]] | None = Non
     return Flow(ops, edges, {**beyond, **ledger.inputs}, ends, shapes, ledger.seed)
 
 
+def of_program(view: nx.DiGraph, *, sizes: bool = True) -> Flow:
+    """The whole program, as `dlb.graph()` gives it, with units where there are any.
+
+    sizes: with the ops that only read sizes and reckon with them.
+    """
+    nodes: dict[str, Mapping[str, Any]] = {
+        name: data for name, data in view.nodes(data=True) if sizes or data["dtype"] is not None
+    }
+    ops = {name: _node(view, name, data) for name, data in nodes.items() if data["op"] != "input"}
+    inputs = {name: data for name, data in nodes.items() if data["op"] == "input"}
+    return Flow(
+        ops=ops,
+        edges={(a, b): u for a, b, u in view.edges(data="flow", default=0.0) if a in nodes and b in nodes},
+        inputs={name: data.get("relevance", 0.0) for name, data in inputs.items()},
+        ends={name: 0.0 for name, data in nodes.items() if data["output"]},
+        shapes={name: _tuples(data["shape"]) for name, data in inputs.items()},
+    )
+
+
+def _node(view: nx.DiGraph, name: str, data: Mapping[str, Any]) -> Op:
+    shape, relevance, residual = _tuples(data["shape"]), data.get("relevance", 0.0), data.get("residual", 0.0)
+    sources = [view.nodes[n] for n in view.predecessors(name)]
+    tensors = [_tuples(source["shape"]) for source in sources if source["dtype"] is not None]
+    return Op(
+        name=name,
+        op=data["op"],
+        modules=data["modules"],
+        kind=data["kind"],
+        pack=data["pack"] or "",
+        shape=shape,
+        into=relevance,
+        out=relevance - data.get("booked", 0.0) - residual,
+        residual=residual,
+        accounts=data.get("accounts", {}),
+        layout=only_lays_out(data["kind"], shape, tensors),
+        active=data["active"],
+    )
+
+
+def _tuples(shape: Any) -> tuple[Any, ...]:
+    return tuple(_tuples(part) if isinstance(part, (tuple, list)) else part for part in shape or ())
+
+
 def _op(entry: NodeEntry, shapes: Mapping[str, tuple[Any, ...]]) -> Op:
     return Op(
         name=entry.name,
@@ -93,7 +134,12 @@ def _hands_on_all(entry: NodeEntry) -> bool:
     return abs(entry.into - entry.out) <= allowed and all(abs(u) <= allowed for u in entry.accounts.values())
 
 
-def only_lays_out(kind: str, shape: tuple[Any, ...], sources: list[tuple[Any, ...] | None]) -> bool:
+def short_name(op: str) -> str:
+    """An op without its namespace and overload: ``linear`` of ``aten::linear.default``."""
+    return op.rpartition("::")[2].removeprefix("operator.").partition(".")[0] or op
+
+
+def only_lays_out(kind: str, shape: tuple[Any, ...], sources: Sequence[tuple[Any, ...] | None]) -> bool:
     """Is a node a move of one source that keeps all its elements (views, transposes, copies, splits)?
 
     The item of a split counts as well. What takes a part or repeats (a slice, a pool, an expand) does not. A source

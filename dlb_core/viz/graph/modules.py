@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlb_core.kernel.ledger import Ledger
-from dlb_core.viz.graph.flow import Flow, Op, of_ledger
+from dlb_core.viz.graph.flow import Flow, Op, of_ledger, short_name
 
 OUTPUT = "o:output"
 Edge = tuple[str, str, float]
@@ -47,6 +47,11 @@ class Box:
     ops: int = 1
     active: bool = True
 
+    @property
+    def short(self) -> str:
+        """The op without its namespace and overload: ``linear`` of ``aten::linear.default``."""
+        return short_name(self.op)
+
 
 @dataclass(frozen=True)
 class Level:
@@ -65,11 +70,13 @@ class Level:
 class Levels:
     """A program by level: module path -> `Level` (the whole model under the empty path), and all boxes by id.
 
-    inside: box -> path of the level it is drawn in. shown: every module path -> the id of the box that stands for it.
+    Boxes of ops are in execution order. edges: between boxes that are no modules. inside: box -> path of the level it
+    is drawn in. shown: every module path -> the id of the box that stands for it.
     """
 
     levels: Mapping[str, Level]
     boxes: Mapping[str, Box]
+    edges: tuple[Edge, ...]
     inside: Mapping[str, str]
     shown: Mapping[str, str]
 
@@ -93,11 +100,20 @@ def folded(flow: Flow, *, fold: bool = True) -> Levels:
     """The levels of a flow."""
     tree = _Tree(flow, fold)
     boxes = _boxes(flow, tree)
+    plain = summed(tree.edges())
     edges: dict[str, dict[tuple[str, str], float]] = {path: {} for path in tree.content}
-    for source, reader, units in tree.edges():
+    for source, reader, units in plain:
         _draw(source, reader, units, tree.around(source), tree.around(reader), edges)
     found = {path: _level(path, [*tree.content[path]], edges[path]) for path in tree.content}
-    return Levels(found, boxes, tree.inside, tree.shown)
+    return Levels(found, boxes, plain, tree.inside, tree.shown)
+
+
+def summed(edges: Iterable[Edge]) -> tuple[Edge, ...]:
+    """The same edges, those between the same two boxes as one."""
+    found: dict[tuple[str, str], float] = {}
+    for source, reader, units in edges:
+        found[source, reader] = found.get((source, reader), 0.0) + units
+    return tuple((source, reader, units) for (source, reader), units in found.items())
 
 
 def _draw(
@@ -235,7 +251,7 @@ def _op_box(op: Op, level: str) -> Box:
     path = op.modules[-1] if op.modules else ""
     return Box(
         id=op.name,
-        label=_below(path, level) or op.short,
+        label=_below(path, level) or short_name(op.op),
         kind="op",
         path=path,
         op=op.op,
