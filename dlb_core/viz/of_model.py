@@ -67,9 +67,10 @@ class Drawn:
         mode: whose rules to show (default: those of the last evaluation, else of "default"). After an evaluation nodes
         carry `relevance` (units that entered; of an input, that arrived), `booked`, `residual`, `accounts`, edges
         `flow` (units), and the graph `evaluated` (the mode) and `seed`; of several targets, those of `target`. It is
-        then the program that was evaluated. fold_layout: without ops that only lay out values anew. modules: how many
-        levels of modules to open; those below are nodes themselves, by their paths, with `ops` (how many) and edges
-        summed. Raises ValueError for a target or depth that is not there.
+        then the program that was evaluated. fold_layout: without ops that only lay out values anew, and those that
+        reckon with sizes. modules: folds by module; 1 leaves the outermost modules as nodes (by their paths, with `ops`
+        and edges summed), 2 opens those, and so on; one that is left and entered again lies on a cycle. Raises
+        ValueError for a target or depth that is not there.
         """
         from dlb_core.graph_view import graph_view, with_relevance
 
@@ -105,12 +106,12 @@ class Drawn:
     ) -> Drawing:
         """The architecture, folded by module: boxes are ops and modules, frames are modules that are opened.
 
-        path: a file to write, .png, .svg, .pdf, .dot or .gv. depth: how many levels of modules are opened (1: none;
-        default: as many as can be read at a glance). module: draws what lies in this one. direction: "TB" (top to
-        bottom), "BT", "LR" or "RL". labels: "short" (names), "full" (op and shape too), "nodes" (full, under
-        the names of `graph()`). fold_layout: without ops that only lay out values anew, and those that reckon with sizes. What carries
-        no relevance is dashed. Raises ValueError for what is unknown, ImportError without the package graphviz,
-        `NoGraphvizError` (a RuntimeError) where nothing can draw: the source is then beside `path`.
+        path: a file to write, .png, .svg, .pdf, .dot or .gv. depth: 1 draws the outermost modules as boxes,
+        2 opens those, and so on (default: as deep as can be read at a glance). module: draws this one. direction: "TB"
+        (top to bottom), "BT", "LR" or "RL". labels: "short" (names), "full" (op and shape too), "nodes" (full, under
+        the names of `graph()`). fold_layout: without ops that only lay out values anew, and those that reckon with
+        sizes. What carries no relevance is dashed. Raises ValueError for what is unknown, ImportError without the
+        package graphviz, `NoGraphvizError` (a RuntimeError) where nothing can draw: the source is then beside `path`.
         """
         from dlb_core.viz.graph.architecture import draw_architecture
         from dlb_core.viz.graph.render import check_suffix

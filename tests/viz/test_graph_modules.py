@@ -5,57 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
+from typing import Any
 
 import pytest
-import torch
-from torch import Tensor, nn
-from zoo import CASES
 
-from dlb_core import DLBacktrace, Ledger
-from dlb_core.kernel.ledger import NodeEntry
+from dlb_core import Ledger
 from dlb_core.viz.graph.modules import OUTPUT, Levels, levels
-
-
-class Block(nn.Module):
-    """A residual branch around which the values are laid out anew, and one module that holds nothing but another."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(nn.Sequential(nn.Linear(6, 6)))
-        self.branch = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 6))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = x + self.branch(x.transpose(0, 1).contiguous().transpose(0, 1))
-        return self.inner(y)
-
-
-class Two(nn.Module):
-    """Two inputs, blocks in a list, a flatten, and a head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList([Block(), Block()])
-        self.flat, self.head = nn.Flatten(), nn.Linear(12, 3)
-
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        for block in self.blocks:
-            left = block(left)
-        return self.head(self.flat(torch.stack([left, right], dim=1)))
+from viz.graphs import books, entry, evaluated
 
 
 @pytest.fixture(scope="module")
 def ledger() -> Ledger:
-    torch.manual_seed(0)
-    x = torch.randn(2, 6), torch.randn(2, 6)
-    found: Ledger = DLBacktrace(Two().eval(), x, relevance_dtype=torch.float64).explain(*x, mode="epsilon").ledger
-    return found
-
-
-@pytest.fixture(scope="module")
-def bert() -> Ledger:
-    case = CASES["bert-eager"]
-    call = case.example()
-    found: Ledger = DLBacktrace(case.model(), call).explain(**call).ledger
+    found: Ledger = evaluated()._evaluated.ledgers[0]
     return found
 
 
@@ -101,37 +62,32 @@ def test_layout_ops_vanish_into_the_edges(ledger: Ledger) -> None:
     assert {box for box in found.boxes if not box.startswith("m:")} == {b for b in kept if not b.startswith("m:")}
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (2, 12), (2, 6, 1)])
-def test_an_op_that_keeps_a_part_or_copies_stays(shape: tuple[int, ...]) -> None:
-    def entry(name: str, rule: str, source: str, size: tuple[int, ...]) -> NodeEntry:
-        return NodeEntry(name, "aten::some", (), rule, "", 1.0, 1.0, {}, 2.0, edges={source: 1.0}, shape=size)
+@pytest.mark.parametrize("shape", [(2, 3), (2, 12), (2, 6, 1), (12,), ((2, 3), (2, 3))])
+def test_an_op_that_keeps_a_part_or_copies_stays(shape: tuple[Any, ...]) -> None:
+    moved = entry("moved", {"a": 1.0}, "move", shape=shape)
+    nodes = [entry("b", {"moved": 1.0}), moved, entry("a", {"x": 1.0}, shape=(2, 6))]
+    found = levels(books(nodes, {"x": 1.0}, {"b": 1.0}))
+    assert ("moved" in found.boxes) == (shape in [(2, 3), (2, 12)])
 
-    nodes = [
-        entry("b", "linear", "moved", (2, 1)),
-        entry("moved", "move", "a", shape),
-        entry("a", "linear", "x", (2, 6)),
-    ]
-    ledger = Ledger(1.0, {"x": 1.0}, {}, 1.0, 1.0, 1.0, 1e-5, {node.name: node for node in nodes}, {"b": 1.0})
-    assert ("moved" in levels(ledger).boxes) == (math.prod(shape) != 12)
+
+def test_the_item_of_a_split_is_laid_out_only() -> None:
+    taken = entry("item", {"parts": 1.0}, "move", op="operator.getitem", shape=(2, 3))
+    parts = entry("parts", {"a": 1.0}, "move", shape=((2, 3), (2, 3)))
+    nodes = [entry("b", {"item": 1.0}), taken, parts, entry("a", {"x": 1.0}, shape=(2, 6))]
+    found = levels(books(nodes, {"x": 1.0}, {"b": 1.0}))
+    assert found.boxes["a"].folded == ("parts", "item")
+    assert ("a", "b", 1.0) in found.levels[""].edges
 
 
 def test_what_books_units_is_no_layout() -> None:
-    accounts = {"constant:fill": 0.5}
-    moved = NodeEntry(
-        "moved", "aten::masked_fill", (), "move", "", 1.0, 0.5, accounts, 2.0, edges={"x": 0.5}, shape=(2,)
-    )
-    ledger = Ledger(1.0, {"x": 0.5}, accounts, 1.0, 1.0, 1.0, 1e-5, {"moved": moved}, {"moved": 1.0})
-    found = levels(ledger, shapes={"x": (2,)})
+    moved = entry("moved", {"x": 0.5}, "move", accounts={"constant:fill": 0.5}, shape=(2,))
+    found = levels(books([moved], {"x": 0.5}, {"moved": 1.0}), shapes={"x": (2,)})
     assert found.boxes["moved"].booked == 0.5
-    assert found.boxes["moved"].accounts == accounts
+    assert found.boxes["moved"].accounts == {"constant:fill": 0.5}
 
 
-@pytest.mark.parametrize("name", ["ledger", "bert"])
 @pytest.mark.parametrize("fold", [True, False])
-def test_what_enters_a_module_leaves_it_or_is_booked_in_it(
-    name: str, fold: bool, request: pytest.FixtureRequest
-) -> None:
-    ledger: Ledger = request.getfixturevalue(name)
+def test_what_enters_a_module_leaves_it_or_is_booked_in_it(ledger: Ledger, fold: bool) -> None:
     found, books = levels(ledger, fold=fold), ledger.by_module()
     modules = [box for box in found.boxes.values() if box.kind == "module"]
     assert modules
@@ -142,10 +98,8 @@ def test_what_enters_a_module_leaves_it_or_is_booked_in_it(
         assert math.fsum(box.accounts.values()) == pytest.approx(box.booked, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", ["ledger", "bert"])
 @pytest.mark.parametrize("fold", [True, False])
-def test_the_edges_of_a_level_are_those_of_the_ledger(name: str, fold: bool, request: pytest.FixtureRequest) -> None:
-    ledger: Ledger = request.getfixturevalue(name)
+def test_the_edges_of_a_level_are_those_of_the_ledger(ledger: Ledger, fold: bool) -> None:
     found = levels(ledger, fold=fold)
     for path, level in found.levels.items():
         came: defaultdict[str, float] = defaultdict(float)
@@ -177,8 +131,8 @@ def test_a_ledger_of_the_ends_has_no_ops(ledger: Ledger) -> None:
     assert found.levels[""].edges == ()
 
 
-def test_each_box_lies_in_one_level(bert: Ledger) -> None:
-    found = levels(bert)
+def test_each_box_lies_in_one_level(ledger: Ledger) -> None:
+    found = levels(ledger)
     listed = [box for level in found.levels.values() for box in level.boxes]
     assert sorted(listed) == sorted(found.boxes)
     assert {f"m:{path}" for path in found.levels if path} == {b for b in found.boxes if b.startswith("m:")}
@@ -187,14 +141,12 @@ def test_each_box_lies_in_one_level(bert: Ledger) -> None:
 
 def deep(layers: int, ops: int) -> Ledger:
     """A chain of nodes in nested modules."""
-    names = [f"n{i}" for i in range(layers * ops)]
-    nodes = {}
-    for i, name in reversed([*enumerate(names)]):
+    nodes = []
+    for i in reversed(range(layers * ops)):
         path = f"a.b.layer.{i // ops}"
-        modules = ("a", "a.b", path, f"{path}.part{i % ops // 5}")
-        source = names[i - 1] if i else "x"
-        nodes[name] = NodeEntry(name, "aten::relu", modules, "elementwise", "", 1.0, 1.0, {}, 2.0, edges={source: 1.0})
-    return Ledger(1.0, {"x": 1.0}, {}, 1.0, 1.0, 1.0, 1e-5, nodes, {names[-1]: 1.0})
+        around = ("a", "a.b", path, f"{path}.part{i % ops // 5}")
+        nodes.append(entry(f"n{i}", {f"n{i - 1}" if i else "x": 1.0}, modules=around))
+    return books(nodes, {"x": 1.0}, {nodes[0].name: 1.0})
 
 
 def test_two_thousand_nodes_take_a_moment() -> None:
@@ -205,5 +157,18 @@ def test_two_thousand_nodes_take_a_moment() -> None:
 
     ledger = deep(100, 20)
     taken, found = min((seconds(ledger) for _ in range(3)), key=lambda pair: pair[0])
-    assert len(found.levels["a.b"].boxes if "a.b" in found.levels else ()) == 100
+    assert len(found.levels["a.b"].boxes) == 100  # `a` holds nothing but `a.b`
+    assert found.shown["a"] == "m:a.b"
     assert taken < 0.2
+
+
+def test_a_module_that_two_others_share_lies_in_the_first() -> None:
+    nodes = [
+        entry("last", {"second": 1.0}, modules=("b", "b.own")),
+        entry("second", {"first": 1.0}, modules=("b", "shared")),
+        entry("first", {"x": 1.0}, modules=("a", "shared")),
+    ]
+    found = levels(books(nodes, {"x": 1.0}, {"last": 1.0}))
+    assert found.shown["a"] == found.shown["shared"] == "m:shared"
+    assert found.levels["shared"].boxes == ("first", "second")
+    assert found.levels[""].edges[1] == ("m:shared", "last", 1.0)

@@ -22,6 +22,7 @@ DIRECTIONS = ("TB", "BT", "LR", "RL")
 LABELS = ("short", "full", "nodes")
 INK, FAINT, LINE, PALE, PAPER = "#1f2933", "#66727f", "#9aa5b1", "#c3cad2", "#ffffff"
 FONT = "Helvetica,Arial,sans-serif"
+READ = 4.5  # the contrast that text needs, as the web's guidelines reckon it
 WIDEST = 4.5  # points, of the edge that carries most
 STRONGEST = 0.7  # how far up the scale of colours the strongest node lies: its name stays easy to read
 LONGEST = 36  # characters of a name; the tooltip has all of it
@@ -98,14 +99,15 @@ def text(value: str) -> str:
 
     What is no character on paper (a line break, a bell) is written as Python would.
     """
-    return html.escape(_visible(value) or " ").replace("\\", "&#92;")
+    return html.escape(_visible(value) or " ").replace("\\", "\\\\")
 
 
 def plain(value: str) -> Any:
     """Text for a tooltip, which is no HTML; entities and escapes are only characters in it as well."""
     import graphviz
 
-    return graphviz.escape(_visible(value).replace("&", "&amp;"))
+    # a node's tooltip is searched for \\N after its escapes were read: a joiner, which has no width, keeps them apart
+    return graphviz.nohtml(_visible(value).replace("&", "&amp;").replace("\\", "\\\\\u2060"))
 
 
 def _visible(value: str) -> str:
@@ -154,7 +156,7 @@ def fills(units: Sequence[float]) -> list[tuple[str, str]]:
     """For each number the colour of the scale, white at zero, and that of text which can be read on it."""
     limit = max(map(abs, units), default=0.0) / STRONGEST
     painted = colours(torch.tensor([[*units]], dtype=torch.float64), limit)[0]
-    return [(_hex(rgb), max(INK, PAPER, key=lambda ink: _contrast(rgb, ink))) for rgb in painted.tolist()]
+    return [(_hex(rgb), _ink(rgb)) for rgb in painted.tolist()]
 
 
 def width(units: float, largest: float) -> float:
@@ -166,8 +168,13 @@ def _hex(rgb: Sequence[int]) -> str:
     return "#" + "".join(f"{part:02x}" for part in rgb)
 
 
+def _ink(rgb: Sequence[int]) -> str:
+    """The first colour of text that can be read on a fill; black or white always can."""
+    return next((ink for ink in (INK, PAPER) if _contrast(rgb, ink) >= READ), "#000000")
+
+
 def _contrast(rgb: Sequence[int], ink: str) -> float:
-    """How well text can be read, 1 to 21, as the web's guidelines reckon it."""
+    """How well text can be read, from 1 to 21."""
     one, other = _light(rgb), _light(bytes.fromhex(ink[1:]))
     return (max(one, other) + 0.05) / (min(one, other) + 0.05)
 

@@ -44,7 +44,8 @@ class Flow:
     """Ops and inputs in execution order, the edges between them (from a value to its reader), and the ends.
 
     edges: units that came back along each. inputs: units that arrived. shapes: of inputs, where they are known. ends:
-    where relevance started, units by name; without relevance the nodes that are outputs. seed: units in all.
+    where relevance started, units by name; without relevance the nodes that are outputs. seed: units in all. idle:
+    inputs that no relevance can come to.
     """
 
     ops: Mapping[str, Op]
@@ -53,6 +54,7 @@ class Flow:
     ends: Mapping[str, float]
     shapes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     seed: float = 0.0
+    idle: frozenset[str] = frozenset()
 
 
 def of_ledger(ledger: Ledger, shapes: Mapping[str, tuple[Any, ...]] | None = None) -> Flow:
@@ -86,6 +88,7 @@ def of_program(view: nx.DiGraph, *, sizes: bool = True) -> Flow:
         inputs={name: data.get("relevance", 0.0) for name, data in inputs.items()},
         ends={name: 0.0 for name, data in nodes.items() if data["output"]},
         shapes={name: _tuples(data["shape"]) for name, data in inputs.items()},
+        idle=frozenset(name for name, data in inputs.items() if not data["active"]),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import networkx as nx
 
-from dlb_core.viz.graph.cut import cut
+from dlb_core.viz.graph.cut import check_count, cut
 from dlb_core.viz.graph.flow import of_program
 from dlb_core.viz.graph.modules import OUTPUT, Box, folded
 
@@ -19,6 +19,8 @@ def folded_view(view: nx.DiGraph, depth: int | None, fold_layout: bool) -> nx.Di
     A module has `op` and `kind` "module", `module`, `shape`, `active`, `output`, `ops` and its units. One whose path is
     the name of a node as well is called ``path.(module)``.
     """
+    if depth is not None:
+        check_count("modules", depth, "leaves the outermost modules as nodes, 2 opens those")
     measured = "evaluated" in view.graph
     levels = folded(of_program(view, sizes=not fold_layout), fold=fold_layout)
     seen = cut(levels, depth=UNFOLDED if depth is None else depth)
