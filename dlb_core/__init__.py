@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dlb_core.errors import (
         ConservationError,
         DLBError,
+        DrawingError,
         ExplanationFileError,
         InputMismatchError,
         ModelLoadError,
@@ -74,6 +75,7 @@ _HOMES = {
         (
             "ConservationError",
             "DLBError",
+            "DrawingError",
             "ExplanationFileError",
             "InputMismatchError",
             "ModelLoadError",
@@ -96,6 +98,7 @@ __all__ = [
     "DLBError",
     "DLBacktrace",
     "DLBacktracePipeline",
+    "DrawingError",
     "Explanation",
     "ExplanationFileError",
     "GenerationExplanation",

@@ -50,6 +50,10 @@ class ModelLoadError(DLBError):
     """A model cannot be loaded from where it was asked for, or part of it would be random; says what to do."""
 
 
+class DrawingError(DLBError, RuntimeError):
+    """A drawing could not be rendered; its source is in a file, and the text says how to go on."""
+
+
 class ConservationError(DLBError):
     """Relevance went in and did not come out: at a node, or between the seed and the ends."""
 

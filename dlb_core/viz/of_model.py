@@ -111,7 +111,7 @@ class Drawn:
         (top to bottom), "BT", "LR" or "RL". labels: "short" (names), "full" (op and shape too), "nodes" (full, under
         the names of `graph()`). fold_layout: without ops that only lay out values anew, and those that reckon with
         sizes. What carries no relevance is dashed. Raises ValueError for what is unknown, ImportError without the
-        package graphviz, `NoGraphvizError` (a RuntimeError) where nothing can draw: the source is then beside `path`.
+        package graphviz, `DrawingError` (a RuntimeError) where nothing can draw: the source is then beside `path`.
         """
         from dlb_core.viz.graph.architecture import draw_architecture
         from dlb_core.viz.graph.render import check_suffix

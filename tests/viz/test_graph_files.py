@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from dlb_core import DrawingError
 from dlb_core.folder import new_file
 from dlb_core.viz.graph import render
 from dlb_core.viz.graph.drawing import Drawing
-from dlb_core.viz.graph.render import NoGraphvizError
 from viz.graphs import evaluated
 
 SOURCE = "digraph {\n\ta -> b\n}\n"
@@ -73,7 +73,7 @@ def test_a_dot_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "pygraphviz", None)
     monkeypatch.setattr(render, "SECONDS", 0.2)
     start = time.monotonic()
-    with pytest.raises(NoGraphvizError, match="dot was given up after 0 s"):
+    with pytest.raises(DrawingError, match="dot was given up after 0 s"):
         Drawing(SOURCE).save(tmp_path / "graph.svg")
     assert time.monotonic() - start < 30
     assert (tmp_path / "graph.dot").read_text() == SOURCE
@@ -82,7 +82,7 @@ def test_a_dot_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_what_dot_said_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path, "echo first >&2; echo no such plugin >&2; exit 1", monkeypatch)
     monkeypatch.setitem(sys.modules, "pygraphviz", None)
-    with pytest.raises(NoGraphvizError, match=r"graph\.svg was not drawn: dot failed \(no such plugin\)"):
+    with pytest.raises(DrawingError, match=r"graph\.svg was not drawn: dot failed \(no such plugin\)"):
         Drawing(SOURCE).save(tmp_path / "graph.svg")
 
 
@@ -97,7 +97,7 @@ def test_with_neither_the_source_is_written_and_the_error_says_how(tmp_path: Pat
     assert 'pip install "dlb-core[dot]"' in told
     assert (tmp_path / "graph.dot").read_text() == evaluated().visualize().dot
     assert (tmp_path / "graph.svg").read_text() == "an older one"
-    with pytest.raises(NoGraphvizError, match="neither"):
+    with pytest.raises(DrawingError, match="neither"):
         Drawing(SOURCE)._repr_svg_()
 
 

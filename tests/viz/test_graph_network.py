@@ -73,6 +73,22 @@ def test_folded_by_layout(dlb: DLBacktrace) -> None:
             assert went == pytest.approx(data["relevance"] - data["booked"] - data["residual"], abs=1e-9)
 
 
+def test_what_fills_or_keeps_a_part_is_no_layout() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+            self.register_buffer("hidden", torch.tensor([True, False, False, False]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x.reshape(-1, 4)).masked_fill(self.hidden, 2.0)[:, 1:].t()
+
+    dlb = DLBacktrace(Masked().eval(), torch.randn(2, 2, 2), tracer="tape")
+    ops = [data["op"].partition(".")[0] for _, data in dlb.graph(fold_layout=True).nodes(data=True)]
+    assert ops == ["input", "aten::linear", "aten::masked_fill", "aten::slice"]
+    assert len(dlb.graph()) > len(ops)
+
+
 def test_a_module_and_an_input_of_one_name_are_two() -> None:
     class Named(nn.Module):
         def __init__(self) -> None:

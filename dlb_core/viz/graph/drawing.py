@@ -18,13 +18,13 @@ class Drawing:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes it as what the name ends in: .png, .svg, .pdf, .dot or .gv. Returns the path.
 
-        Without Graphviz the source is written beside, and `NoGraphvizError` (a RuntimeError) says how to draw it.
+        Without Graphviz the source is written beside, and `DrawingError` (a RuntimeError) says how to draw it.
         Raises ValueError for another ending.
         """
         return save(self.dot, path)
 
     def _repr_svg_(self) -> str:
-        """What a notebook shows. Raises `NoGraphvizError` where nothing can draw it."""
+        """What a notebook shows. Raises `DrawingError` where nothing can draw it."""
         return rendered(self.dot, "svg").decode()
 
     def __repr__(self) -> str:

@@ -93,7 +93,8 @@ def of_program(view: nx.DiGraph, *, sizes: bool = True) -> Flow:
 
 
 def _node(view: nx.DiGraph, name: str, data: Mapping[str, Any]) -> Op:
-    shape, relevance, residual = _tuples(data["shape"]), data.get("relevance", 0.0), data.get("residual", 0.0)
+    shape, relevance = _tuples(data["shape"]), data.get("relevance", 0.0)
+    booked, residual = data.get("booked", 0.0), data.get("residual", 0.0)
     sources = [view.nodes[n] for n in view.predecessors(name)]
     tensors = [_tuples(source["shape"]) for source in sources if source["dtype"] is not None]
     return Op(
@@ -104,10 +105,13 @@ def _node(view: nx.DiGraph, name: str, data: Mapping[str, Any]) -> Op:
         pack=data["pack"] or "",
         shape=shape,
         into=relevance,
-        out=relevance - data.get("booked", 0.0) - residual,
+        out=relevance - booked - residual,
         residual=residual,
         accounts=data.get("accounts", {}),
-        layout=only_lays_out(data["kind"], shape, tensors),
+        # what reads a parameter or books units does more than lay out: it fills, masks, or chooses
+        layout=not data["parameters"]
+        and abs(booked) <= 1e-5 * abs(relevance)
+        and only_lays_out(data["kind"], shape, tensors),
         active=data["active"],
     )
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from dlb_core.errors import DrawingError
 from dlb_core.folder import new_file
 
 log = logging.getLogger("dlb")
@@ -29,10 +30,6 @@ sys.stdout.buffer.write(graph.draw(format=sys.argv[1], prog="dot", args=sys.argv
 """
 
 
-class NoGraphvizError(RuntimeError):
-    """A drawing could not be rendered; its DOT source is in a file, and the text says how to go on."""
-
-
 def check_suffix(path: str | os.PathLike[str]) -> Path:
     """The path of a drawing. Raises ValueError for an ending that nothing is drawn for."""
     path = Path(path)
@@ -45,7 +42,7 @@ def check_suffix(path: str | os.PathLike[str]) -> Path:
 def save(dot: str, path: str | os.PathLike[str]) -> Path:
     """Writes a drawing, all of it or nothing, in the format that the name ends in.
 
-    Without Graphviz the source is written beside (``graph.dot`` for ``graph.svg``) and `NoGraphvizError` says how to
+    Without Graphviz the source is written beside (``graph.dot`` for ``graph.svg``) and `DrawingError` says how to
     draw it. Raises ValueError for another ending.
     """
     path = check_suffix(path)
@@ -55,10 +52,10 @@ def save(dot: str, path: str | os.PathLike[str]) -> Path:
         return path
     try:
         picture = rendered(dot, FORMATS[path.suffix.lower()])
-    except NoGraphvizError as error:
+    except DrawingError as error:
         source = path.with_suffix(".dot")
         save(dot, source)
-        raise NoGraphvizError(
+        raise DrawingError(
             f"{path.name} was not drawn: {error}. Its source is in {source}. To draw it, install Graphviz "
             f'(dot -T{FORMATS[path.suffix.lower()]} {source.name} -o {path.name}) or pip install "dlb-core[dot]"'
         ) from None
@@ -68,7 +65,7 @@ def save(dot: str, path: str | os.PathLike[str]) -> Path:
 
 
 def rendered(dot: str, format: str) -> bytes:
-    """A drawing as "png", "svg" or "pdf". Raises `NoGraphvizError` with what was tried."""
+    """A drawing as "png", "svg" or "pdf". Raises `DrawingError` with what was tried."""
     arguments = [PNG] if format == "png" else []
     tried = []
     for name, command in _renderers(format, arguments):
@@ -85,7 +82,7 @@ def rendered(dot: str, format: str) -> bytes:
         said = run.stderr.decode(errors="replace").strip()
         log.debug("%s: %s", name, said)
         tried.append(f"{name} failed ({said.splitlines()[-1] if said else run.returncode})")
-    raise NoGraphvizError("; ".join(tried) or "neither Graphviz (dot) nor pygraphviz is here")
+    raise DrawingError("; ".join(tried) or "neither Graphviz (dot) nor pygraphviz is here")
 
 
 def _renderers(format: str, arguments: list[str]) -> list[tuple[str, list[str]]]:

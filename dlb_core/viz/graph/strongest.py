@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from dlb_core.viz.graph.dot import (
@@ -64,8 +65,8 @@ def draw_strongest(
 
 def _branching(edges: list[tuple[str, ...]]) -> set[str]:
     """The boxes whose units come from several places or go to several."""
-    sources, readers = [edge[0] for edge in edges], [edge[1] for edge in edges]
-    return {box for side in (sources, readers) for box in side if side.count(box) > 1}
+    sides = (Counter(edge[end] for edge in edges) for end in (0, 1))
+    return {box for side in sides for box, count in side.items() if count > 1}
 
 
 def _node(graph: graphviz.Digraph, name: str, box: Box, labels: str, fill: str, ink: str, whole: float) -> None:
