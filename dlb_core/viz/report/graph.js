@@ -11,8 +11,10 @@ function dlbGraph(container, graph) {
   }
   const known = new Map(Object.entries(graph.boxes));
   const levels = new Map(Object.entries(graph.levels));
-  const homes = new Map();
+  const homes = new Map(); // box -> path of the level it stands in
   for (const [path, level] of levels) for (const id of level.boxes) if (!homes.has(id)) homes.set(id, path);
+  const owners = new Map(); // path of a level -> the box that opens it
+  for (const [id, about] of known) if (levels.has(about.opens)) owners.set(about.opens, id);
   const fonts = { name: measuring(`600 13px ${FONT}`), small: measuring(`11px ${FONT}`) };
   const whole = graph.whole;
   const pictures = new Map();
@@ -30,24 +32,23 @@ function dlbGraph(container, graph) {
   container.replaceChildren(
     element("div", { class: "bar" }, crumbs, find, buttons),
     element("div", { class: "main" }, stage, panel),
-    legend(),
+    scaleKey(),
   );
 
   /** The modules around a level, outermost first, as paths. */
   function around(path) {
     const chain = [];
-    for (let at = path; at !== undefined && !chain.includes(at); at = at === "" ? undefined : homes.get(`m:${at}`)) {
-      chain.unshift(at);
-    }
+    for (let at = path; at !== undefined && !chain.includes(at); at = homes.get(owners.get(at))) chain.unshift(at);
     return chain;
   }
 
   function name(path) {
-    return path === "" ? "model" : (known.get(`m:${path}`)?.label ?? path);
+    return path === "" ? "model" : known.get(owners.get(path)).label;
   }
 
   function opens(id) {
-    return known.get(id).kind === "module" && levels.has(id.slice(2)) ? id.slice(2) : null;
+    const path = known.get(id).opens;
+    return levels.has(path) ? path : null;
   }
 
   function show(path) {
@@ -55,8 +56,7 @@ function dlbGraph(container, graph) {
     if (!pictures.has(path)) pictures.set(path, painted(path));
     picture = pictures.get(path);
     stage.replaceChildren(picture.svg);
-    if (!picture.seen) picture.view.fit(READABLE);
-    picture.seen = true;
+    settle();
     crumbs.replaceChildren(element("ol", {}, ...around(path).map((step) => {
       const text = cutMiddle(name(step), 180, fonts.name);
       const current = step === path ? { "aria-current": "location" } : {};
@@ -65,15 +65,22 @@ function dlbGraph(container, graph) {
     select(null);
   }
 
+  /** The first view of a picture, as soon as there is room for one: the page may build it hidden. */
+  function settle() {
+    if (picture.settled || !stage.clientWidth) return;
+    picture.view.fit(READABLE);
+    picture.settled = true;
+  }
+
   function painted(path) {
     const layout = laidOut(levels.get(path), known, fonts);
-    const { svg, moved, groups } = drawn(layout, known, whole, `Graph of ${path || "the model"}`);
+    const { svg, moved, groups, trace } = drawn(layout, known, whole, `Graph of ${path === "" ? "the model" : name(path)}`);
     const view = canvas(svg, moved, layout);
     const byGroup = new Map(groups.map((entry) => [entry.group, entry]));
-    const made = { svg, view, groups, entry: (target) => byGroup.get(target.closest(".box")) };
+    const made = { svg, view, groups, trace, entry: (target) => byGroup.get(target.closest(".box")) };
     svg.addEventListener("click", (event) => {
       const entry = made.entry(event.target);
-      if (view.dragged()) return;
+      if (view.dragged() || event.detail > 1) return; // the second of a double click may hit what the first one opened
       if (!entry) select(null);
       else if (entry.box.port) go(entry.box.id);
       else select(entry);
@@ -107,9 +114,7 @@ function dlbGraph(container, graph) {
   }
 
   function up() {
-    if (here === "") return;
-    const left = `m:${here}`;
-    go(left, true);
+    if (here !== "") go(owners.get(here), true);
   }
 
   /** Shows the level a box lives in, and the box. */
@@ -126,8 +131,9 @@ function dlbGraph(container, graph) {
   /** Marks a box and says what is known of it; without one, of the module that is shown. */
   function select(entry) {
     for (const { group } of picture.groups) group.classList.toggle("chosen", group === entry?.group);
-    const id = entry ? entry.box.id : here === "" ? null : `m:${here}`;
-    if (id === null) {
+    picture.trace(entry?.box);
+    const id = entry ? entry.box.id : owners.get(here);
+    if (id === undefined) {
       panel.replaceChildren(...overview(graph, known));
       return;
     }
@@ -156,12 +162,13 @@ function dlbGraph(container, graph) {
   }
 
   show("");
+  new ResizeObserver(settle).observe(stage);
 }
 
 function searchable(known, homes) {
   return [...homes.keys()].map((id) => {
     const about = known.get(id);
-    const where = about.kind === "op" ? about.path : about.kind === "module" ? about.path : about.kind;
+    const where = about.kind === "op" || about.kind === "module" ? about.path : about.kind;
     const text = [about.label, about.path, about.op ?? "", ...(about.folded ?? [])].join("\n").toLowerCase();
     return { id, name: about.label, where, text };
   });
@@ -171,17 +178,17 @@ function searchable(known, homes) {
 function overview(graph, known) {
   const rows = [];
   const row = (word, units) => rows.push(
-    element("dt", {}, word), element("dd", { class: "number" }, withShare(units, graph.whole)));
+    element("dt", {}, word), element("dd", { class: "amount" }, withShare(units, graph.whole)));
   row("Seed", graph.seed);
   for (const about of known.values()) if (about.kind === "input") row(about.label, about.into);
-  const hint = "Click a box to see its numbers; double-click a module to look inside.";
+  const hint = "Click a box to see its numbers; double-click a module (a box with a shadow) to look inside.";
   return [element("p", { class: "what" }, "Model"), element("dl", {}, ...rows), element("p", { class: "hint" }, hint)];
 }
 
-function legend() {
+function scaleKey() {
   const scale = element("span", { class: "scale", role: "img", "aria-label": "blue below zero, red above" });
   const keys = "Drag to move, Ctrl + wheel to zoom. Keys: Tab and arrows, + − 0, Enter opens, Esc goes up.";
-  return element("div", { class: "legend" },
+  return element("div", { class: "scale-key" },
     element("span", {}, "−100 %"), scale, element("span", {}, "+100 % of the seed; beyond that no darker"),
     element("span", { class: "hint" }, keys));
 }

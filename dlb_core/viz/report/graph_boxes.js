@@ -1,9 +1,10 @@
 // One level as SVG: boxes coloured by relevance, edges as wide as what flows along them.
 
-/** The drawing of a level, from `laidOut`: {svg, moved, groups}; `moved` is the group that pans and zooms. */
+/** The drawing of a level, from `laidOut`: {svg, moved, groups, trace}; `moved` is what pans and zooms. */
 function drawn(layout, known, whole, title) {
   const edges = shape("g", { class: "edges", "aria-hidden": "true" });
-  for (const edge of layout.edges) edges.append(...edgeShapes(edge, whole));
+  const lines = layout.edges.map((edge) => shape("g", { class: "flow" }, ...edgeShapes(edge, whole)));
+  edges.append(...lines);
   const boxes = shape("g", { class: "boxes" });
   const reading = [...layout.boxes].sort((a, b) => a.y - b.y || a.x - b.x);
   const tabbed = reading.length <= 200; // above that the arrow keys lead from box to box
@@ -15,14 +16,22 @@ function drawn(layout, known, whole, title) {
   });
   const moved = shape("g", {}, edges, boxes);
   const svg = shape("svg", { class: "picture", tabindex: "0", role: "group", "aria-label": title }, moved);
-  return { svg, moved, groups };
+
+  /** Dims the edges that do not touch a box; without one, none. */
+  function trace(box) {
+    const place = layout.boxes.indexOf(box);
+    layout.edges.forEach(({ from, to }, i) => {
+      lines[i].classList.toggle("dim", place !== -1 && from !== place && to !== place);
+    });
+  }
+  return { svg, moved, groups, trace };
 }
 
 function boxShape(box, about, whole) {
   const port = box.port !== "";
   const name = port ? `${box.port} ${about.path || about.label}` : about.label;
   const share = shareInWords(about.into, whole);
-  const action = port ? "Enter goes there" : about.kind === "module" ? "Enter opens it" : "Enter shows it";
+  const action = port ? "Enter goes there" : about.opens !== undefined ? "Enter opens it" : "Enter shows it";
   const spoken = `${name}, ${about.op ? shortOp(about.op) : about.kind}, relevance ${inWords(about.into)}, ${action}`;
   const group = shape("g", {
     class: `box ${port ? "port" : about.kind}`,
@@ -33,7 +42,7 @@ function boxShape(box, about, whole) {
   group.append(shape("title", {}, `${name}\n${inWords(about.into)} units${share && ` (${share} of the seed)`}`));
   const rounding = { op: 4, module: 4, input: 20, output: 20 }[about.kind] ?? 4;
   const frame = { width: box.width, height: HEIGHT, rx: rounding };
-  if (about.kind === "module" && !port) group.append(shape("rect", { class: "behind", x: 4, y: 4, ...frame }));
+  if (about.opens !== undefined && !port) group.append(shape("rect", { class: "behind", x: 4, y: 4, ...frame }));
   const rect = shape("rect", { class: "face", ...frame });
   const middle = box.width / 2;
   group.append(rect, shape("text", { class: "name", x: middle, y: 16 }, box.text));
@@ -80,7 +89,7 @@ function edgeShapes(edge, whole) {
   const line = shape("path", { class: `edge ${sign}`, d: curve([...points.slice(0, -1), neck]), "stroke-width": width });
   line.append(shape("title", {}, `${inWords(edge.units)} units`));
   const made = [line, shape("path", { class: `head ${sign}`, d: head })];
-  if (edge.label) made.push(shape("text", { class: "flow", x: edge.x, y: edge.y + 4 }, edge.label));
+  if (edge.label) made.push(shape("text", { class: "amount", x: edge.x, y: edge.y + 4 }, edge.label));
   return made;
 }
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dlb_core.kernel.ledger import Ledger
+from dlb_core.viz.report.graph_groups import grouped
 
 if TYPE_CHECKING:
-    from dlb_core.viz.graph.modules import Box
+    from dlb_core.viz.graph.modules import Box, Level
 
 #: Said where the books hold no node.
 NOTHING = (
@@ -17,13 +20,13 @@ NOTHING = (
 )
 
 
-def graph_document(ledger: Ledger) -> dict[str, Any]:
+def graph_document(ledger: Ledger, shapes: Mapping[str, tuple[Any, ...]] | None = None) -> dict[str, Any]:
     """The graph of one ledger, ready for JSON, as `dlbGraph` of graph.js reads it.
 
-    levels: by module path (empty: the whole model) the ids of the boxes in it, those of the boxes beside it that it
-    exchanges relevance with (ports), and the flows between them [from, to, units], forward. boxes: by id what is known
-    of each. whole: the units that are 100 %. reason: why there is nothing to draw. Units have 7 digits; what is not
-    finite is None.
+    levels: by path (empty: the whole model) the ids of the boxes in it, those of the boxes beside it that it exchanges
+    relevance with (ports), and the flows between them [from, to, units], forward. boxes: by id what is known of each;
+    `opens` is the path of its own level. whole: the units that are 100 %. reason: why there is nothing to draw. Units
+    have 7 digits; what is not finite is None. shapes: of the inputs, by name.
     """
     whole = ledger.seed if ledger.sums else ledger.seed_scale
     document: dict[str, Any] = {"levels": {}, "boxes": {}, "seed": _units(ledger.seed), "whole": _units(whole)}
@@ -31,22 +34,30 @@ def graph_document(ledger: Ledger) -> dict[str, Any]:
         return {**document, "reason": NOTHING}
     from dlb_core.viz.graph.modules import levels
 
-    found = levels(ledger)
-    document["boxes"] = {name: _box(box) for name, box in found.boxes.items()}
-    document["levels"] = {
-        path: {
-            "boxes": list(level.boxes),
-            "ports": list(level.ports),
-            "edges": [[start, end, _units(units)] for start, end, units in level.edges],
-        }
-        for path, level in found.levels.items()
-    }
+    found = levels(ledger, shapes=shapes)
+    boxes = {name: _named(box, found.inside.get(name, "")) for name, box in found.boxes.items()}
+    for module in found.levels.values():
+        drawn, groups = grouped(module, boxes)
+        boxes.update(groups)
+        document["levels"].update((level.path, _level(level)) for level in drawn)
+    document["boxes"] = {name: _box(box) for name, box in boxes.items()}
     return document
+
+
+def _named(box: Box, level: str) -> Box:
+    """An op of the level's own module goes by its node's name: ten boxes called `add` tell nothing apart."""
+    return replace(box, label=box.id) if box.kind == "op" and box.path == level else box
+
+
+def _level(level: Level) -> dict[str, Any]:
+    edges = [[start, end, _units(units)] for start, end, units in level.edges]
+    return {"boxes": list(level.boxes), "ports": list(level.ports), "edges": edges}
 
 
 def _box(box: Box) -> dict[str, Any]:
     """What is known of a box; empty fields are left out, since a report may hold thousands."""
     fields = {
+        "opens": {"module": box.path, "group": box.id}.get(box.kind),
         "op": box.op,
         "rule": box.rule,
         "pack": box.pack,

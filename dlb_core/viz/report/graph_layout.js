@@ -46,7 +46,7 @@ function sized(box, port, fonts) {
 
 /** Under the name: the op, or how much is in a module. */
 function secondLine(box) {
-  if (box.kind === "module") return box.ops === 1 ? "1 op" : `${box.ops ?? 0} ops`;
+  if (box.opens !== undefined) return box.ops === 1 ? "1 op" : `${box.ops ?? 0} ops`;
   return box.op ? cutMiddle(shortOp(box.op), 110, (text) => 7 * text.length) : box.kind;
 }
 

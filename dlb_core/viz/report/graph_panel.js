@@ -1,6 +1,6 @@
 // The side panel: what is known of the box that was chosen, with the numbers of the ledger.
 
-const KINDS = { op: "Op", module: "Module", input: "Input", output: "Output" };
+const KINDS = { op: "Op", module: "Module", group: "Group of ops", input: "Input", output: "Output" };
 
 /** Fills the panel with one box; `flows` are [word, box id, units] of the level, `go` follows one, `open` opens it. */
 function showDetails(panel, id, about, { whole, flows, go, open, name }) {
@@ -8,7 +8,7 @@ function showDetails(panel, id, about, { whole, flows, go, open, name }) {
   const row = (word, value, kind = "") => {
     if (value !== "" && value !== undefined) rows.push(element("dt", {}, word), element("dd", { class: kind }, value));
   };
-  const units = (word, value) => row(word, withShare(value, whole), "number");
+  const units = (word, value) => row(word, withShare(value, whole), "amount");
   if (about.kind === "op") {
     row("Node", id, "code");
     row("Op", about.op ?? "", "code");
@@ -23,7 +23,7 @@ function showDetails(panel, id, about, { whole, flows, go, open, name }) {
   }
   if (about.kind !== "output") units("Relevance in", about.into);
   if (about.kind !== "input") units("Relevance out", about.out);
-  if (about.kind === "op" || about.kind === "module") {
+  if (about.kind !== "input" && about.kind !== "output") {
     units("Booked", about.booked);
     units("Residual", about.residual);
   }
@@ -32,7 +32,7 @@ function showDetails(panel, id, about, { whole, flows, go, open, name }) {
     element("h3", { title: about.label }, about.label),
     element("dl", {}, ...rows),
   ];
-  if (open) parts.push(button("Open module", "open", open));
+  if (open) parts.push(button("Open", "open", open));
   parts.push(...accounts(about, whole), ...flowList(flows, { go, name }), ...foldedOps(about));
   panel.replaceChildren(...parts);
   panel.scrollTop = 0;

@@ -7,7 +7,7 @@ function searchField(entries, choose) {
   const key = `dlb-graph-${(searchField.count = (searchField.count ?? 0) + 1)}`;
   const list = element("ul", { class: "found", role: "listbox", id: key, "aria-label": "Found", hidden: "" });
   const field = element("input", {
-    type: "search", placeholder: "Find op or module", "aria-label": "Find an op or a module", autocomplete: "off",
+    type: "search", placeholder: "Find op or module", "aria-label": "Find op or a module", autocomplete: "off",
     spellcheck: "false", role: "combobox", "aria-expanded": "false", "aria-controls": key, "aria-autocomplete": "list",
   });
   let found = [];
