@@ -2,6 +2,7 @@
 
 const LEAST = 0.08;
 const MOST = 4;
+const LARGE = 1.2; // a small drawing grows no further
 const READABLE = 0.7; // a first view is no smaller, even if not all of it fits
 
 /** Moves `moved` inside `svg`: {fit, zoom, pan, reveal, dragged}; size is the drawing's own {width, height}. */
@@ -14,7 +15,7 @@ function canvas(svg, moved, size) {
   /** All of the drawing; the first view keeps to a readable size and starts at the top. */
   function fit(least = LEAST) {
     const { width, height } = room();
-    view.scale = Math.max(least, bounded(Math.min(1, width / size.width, height / size.height)));
+    view.scale = Math.max(least, bounded(Math.min(LARGE, width / size.width, height / size.height)));
     view.x = (width - size.width * view.scale) / 2;
     view.y = Math.max(0, (height - size.height * view.scale) / 2);
     show();

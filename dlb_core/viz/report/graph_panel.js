@@ -10,14 +10,14 @@ function showDetails(panel, id, about, { whole, flows, go, open, name }) {
   };
   const units = (word, value) => row(word, withShare(value, whole), "amount");
   if (about.kind === "op") {
-    row("Node", id, "code");
-    row("Op", about.op ?? "", "code");
+    row("Node", breakable(id), "code");
+    row("Op", breakable(about.op ?? ""), "code");
     row("Rule", about.rule ?? "");
     row("Pack", about.pack ?? "");
-    row("Module", about.path || "(top of the model)", "code");
+    row("Module", breakable(about.path || "(top of the model)"), "code");
     row("Shape", about.shape || "scalar");
   } else {
-    if (about.kind === "module") row("Path", about.path, "code");
+    if (about.kind === "module") row("Path", breakable(about.path), "code");
     row("Ops", about.ops === undefined ? "" : String(about.ops));
     row("Shape", about.shape ?? "");
   }
@@ -29,7 +29,7 @@ function showDetails(panel, id, about, { whole, flows, go, open, name }) {
   }
   const parts = [
     element("p", { class: "what" }, KINDS[about.kind] ?? about.kind),
-    element("h3", { title: about.label }, about.label),
+    element("h3", { title: about.label }, breakable(about.label)),
     element("dl", {}, ...rows),
   ];
   if (open) parts.push(button("Open", "open", open));
@@ -50,7 +50,7 @@ function accounts(about, whole) {
   const booked = Object.entries(about.accounts ?? {}).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
   if (!booked.length) return [];
   const rows = booked.map(([name, units]) =>
-    element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, withShare(units, whole))));
+    element("tr", {}, element("th", { scope: "row" }, breakable(name)), element("td", {}, withShare(units, whole))));
   return [element("h4", {}, "Booked by account"), element("table", {}, element("tbody", {}, ...rows))];
 }
 
@@ -64,7 +64,7 @@ function flowList(flows, { go, name }) {
 
 function foldedOps(about) {
   if (!about.folded) return [];
-  const names = about.folded.map((name) => element("li", {}, name));
+  const names = about.folded.map((name) => element("li", {}, breakable(name)));
   return [element("h4", {}, "Layout ops folded into the edges"), element("ul", {}, ...names)];
 }
 

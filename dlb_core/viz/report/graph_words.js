@@ -18,6 +18,13 @@ function filled(made, attributes, children) {
   return made;
 }
 
+/** A long name that may break after its dots and underscores. */
+function breakable(text) {
+  const name = document.createDocumentFragment();
+  for (const part of text.split(/(?<=[._:])/)) name.append(part, element("wbr"));
+  return name;
+}
+
 /** Units in 3 significant digits, with a real minus; null is what JSON cannot say. */
 function inWords(units) {
   if (units === null || units === undefined) return "not finite";
