@@ -10,6 +10,7 @@ import torch
 
 from dlb_core import DLBacktrace
 from dlb_core.kernel.ledger import Ledger, NodeEntry
+from dlb_core.viz.colour import colours
 from dlb_core.viz.report.graph_data import graph_document
 from dlb_core.viz.report.graph_page import graph_script, graph_style
 from viz.browser import errors, opened, requests
@@ -129,6 +130,26 @@ def test_the_first_level_is_the_model(shown, ledger):
     edges = len(graph_document(ledger)["levels"][""]["edges"])
     assert len(shown.all(".edge")) == edges
     assert {"Seed": "100", "a": units[0]}.items() <= shown.details().items()
+
+
+def test_colours_and_widths_say_the_units(shown, ledger):
+    document = graph_document(ledger)
+    edges = [(units, min(1, abs(units) / 100)) for _, _, units in document["levels"][""]["edges"]]
+    drawn = shown.run(
+        "[...document.querySelectorAll('.edge')].map(e => [e.classList[1], +e.getAttribute('stroke-width')])"
+    )
+    assert [sign for sign, _ in drawn] == ["plus" if units > 0 else "minus" for units, _ in edges]
+    assert {"plus", "minus"} == {sign for sign, _ in drawn}
+    for (_, share), (_, width) in zip(edges, drawn, strict=True):
+        assert width == pytest.approx(1 + 4 * share**0.5)
+    found = shown.run(
+        "[...document.querySelectorAll('.box')].map(b => [b.querySelector('.name').textContent, "
+        "getComputedStyle(b.querySelector('.face')).fill])"
+    )
+    units = {box["label"]: box["into"] for box in document["boxes"].values() if not box["path"].startswith("blocks.")}
+    for name, fill in found:
+        seen = [255 * float(part) for part in re.findall(r"[\d.]+", fill.removeprefix("color(srgb"))[:3]]
+        assert seen == pytest.approx(colours(torch.tensor([[units[name]]]), 100.0)[0, 0].tolist(), abs=2), name
 
 
 def test_a_click_shows_the_numbers_of_the_ledger(shown, ledger):
@@ -322,14 +343,13 @@ def test_names_are_only_names(browser, tmp_path):
             "document.querySelectorAll('.box')[arguments[0]].dispatchEvent(new MouseEvent('click', {bubbles: true}))",
             place,
         )
-    for path in document["levels"]:
-        labels = {document["boxes"][name]["label"] for name in document["levels"][path]["boxes"]}
-        titles = shown.run("[...document.querySelectorAll('.box:not(.port) title')].map(t => t.textContent)")
-        if path == "":
-            assert labels == {title.rpartition("\n")[0] for title in titles}
+    labels = {document["boxes"][name]["label"] for name in document["levels"][""]["boxes"]}
+    titles = shown.run("[...document.querySelectorAll('.box:not(.port) title')].map(t => t.textContent)")
+    assert {title.rpartition("\n")[0] for title in titles} == labels
     shown.one(".search input").send_keys("<")
     assert shown.all(".found li")
-    assert "<img src=x onerror=window.hit=2>" in shown.one(".found").text
+    titles = shown.run("[...document.querySelectorAll('.found li')].map(row => row.title)")
+    assert any(title.startswith("<img src=x onerror=window.hit=2>") for title in titles)
     shown.run("document.querySelector('.box.module').dispatchEvent(new MouseEvent('dblclick', {bubbles: true}))")
     assert len(shown.crumbs()) > 1
     assert shown.run("window.hit ?? null") is None

@@ -28,7 +28,7 @@ function dlbGraph(container, graph) {
     button("−", "", () => picture.view.zoom(1 / 1.25), { "aria-label": "Zoom out" }),
     button("+", "", () => picture.view.zoom(1.25), { "aria-label": "Zoom in" }),
     button("Fit", "", () => picture.view.fit(), { "aria-label": "Fit all" }));
-  const find = searchField(searchable(known, homes), (id) => go(id, true));
+  const find = searchField(searchable(known, homes), fonts, (id) => go(id, true));
   container.replaceChildren(
     element("div", { class: "bar" }, crumbs, find, buttons),
     element("div", { class: "main" }, stage, panel),
@@ -74,7 +74,8 @@ function dlbGraph(container, graph) {
 
   function painted(path) {
     const layout = laidOut(levels.get(path), known, fonts);
-    const { svg, moved, groups, trace } = drawn(layout, known, whole, `Graph of ${path === "" ? "the model" : name(path)}`);
+    const title = `Graph of ${path === "" ? "the model" : name(path)}`;
+    const { svg, moved, groups, trace } = drawn(layout, known, whole, title);
     const view = canvas(svg, moved, layout);
     const byGroup = new Map(groups.map((entry) => [entry.group, entry]));
     const made = { svg, view, groups, trace, entry: (target) => byGroup.get(target.closest(".box")) };
@@ -142,7 +143,8 @@ function dlbGraph(container, graph) {
     const level = levels.get(homes.get(id));
     const flows = level.edges.flatMap(([from, to, units]) => (
       to === id ? [["from", from, units]] : from === id ? [["to", to, units]] : []));
-    showDetails(panel, id, known.get(id), { whole, flows, go, open, name: (end) => known.get(end).label });
+    const name = (end) => cutMiddle(known.get(end).label, 300, fonts.name);
+    showDetails(panel, id, known.get(id), { whole, flows, go, open, name });
   }
 
   function keys(event, made) {

@@ -84,9 +84,10 @@ function edgeShapes(edge, whole) {
   const [ux, uy] = [dx / length, dy / length];
   const size = 5 + width;
   const neck = { x: tip.x - ux * size, y: tip.y - uy * size };
-  const side = size * 0.45;
-  const head = `M${tip.x} ${tip.y}L${neck.x - uy * side} ${neck.y + ux * side}L${neck.x + uy * side} ${neck.y - ux * side}Z`;
-  const line = shape("path", { class: `edge ${sign}`, d: curve([...points.slice(0, -1), neck]), "stroke-width": width });
+  const [sx, sy] = [uy * size * 0.45, ux * size * 0.45];
+  const head = `M${tip.x} ${tip.y}L${neck.x - sx} ${neck.y + sy}L${neck.x + sx} ${neck.y - sy}Z`;
+  const way = curve([...points.slice(0, -1), neck]);
+  const line = shape("path", { class: `edge ${sign}`, d: way, "stroke-width": width });
   line.append(shape("title", {}, `${inWords(edge.units)} units`));
   const made = [line, shape("path", { class: `head ${sign}`, d: head })];
   if (edge.label) made.push(shape("text", { class: "amount", x: edge.x, y: edge.y + 4 }, edge.label));

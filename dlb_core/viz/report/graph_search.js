@@ -3,7 +3,7 @@
 const LISTED = 30;
 
 /** A field with a list of what it finds; `entries` are {id, name, where, text}, `choose(id)` goes there. */
-function searchField(entries, choose) {
+function searchField(entries, fonts, choose) {
   const key = `dlb-graph-${(searchField.count = (searchField.count ?? 0) + 1)}`;
   const list = element("ul", { class: "found", role: "listbox", id: key, "aria-label": "Found", hidden: "" });
   const field = element("input", {
@@ -20,12 +20,11 @@ function searchField(entries, choose) {
   }
 
   function mark() {
-    [...list.children].forEach((row, place) => row.setAttribute("aria-selected", String(place === chosen)));
-    const row = list.children[chosen];
-    if (found.length && row) {
-      field.setAttribute("aria-activedescendant", row.id);
-      row.scrollIntoView({ block: "nearest" });
-    }
+    const options = [...list.querySelectorAll("[role=option]")];
+    options.forEach((row, place) => row.setAttribute("aria-selected", String(place === chosen)));
+    if (!options.length) return field.removeAttribute("aria-activedescendant");
+    field.setAttribute("aria-activedescendant", options[chosen].id);
+    options[chosen].scrollIntoView({ block: "nearest" });
   }
 
   function look() {
@@ -34,8 +33,9 @@ function searchField(entries, choose) {
     found = matches(entries, words);
     chosen = 0;
     const rows = found.slice(0, LISTED).map((entry, place) => {
-      const row = element("li", { role: "option", id: `${key}-${place}`, title: entry.text },
-        element("span", { class: "name" }, entry.name), element("span", { class: "where" }, entry.where));
+      const row = element("li", { role: "option", id: `${key}-${place}`, title: `${entry.name}\n${entry.where}` },
+        element("span", { class: "name" }, cutMiddle(entry.name, 170, fonts.name)),
+        element("span", { class: "where" }, cutMiddle(entry.where, 200, fonts.name)));
       row.addEventListener("pointerdown", (event) => {
         event.preventDefault(); // the field keeps the focus, so that the list does not close before the click
         take(place);
