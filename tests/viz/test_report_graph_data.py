@@ -128,12 +128,18 @@ def test_flows_carry_the_ledger(ledger, document):
     check_books(document)
 
 
-def test_what_opens_is_a_level(document):
+def check_levels(document):
+    """Levels are what boxes open, and hold what their edges lead to."""
     opening = {box["opens"] for box in document["boxes"].values() if "opens" in box}
     assert opening == document["levels"].keys() - {""}
     for level in document["levels"].values():
+        assert all(start != end for start, end, _ in level["edges"])
         assert set(level["ports"]).isdisjoint(level["boxes"])
         assert {name for edge in level["edges"] for name in edge[:2]} <= {*level["ports"], *level["boxes"]}
+
+
+def test_what_opens_is_a_level(document):
+    check_levels(document)
 
 
 def test_an_op_of_the_modules_own_goes_by_its_nodes_name(document):
@@ -175,6 +181,7 @@ def test_a_thousand_ops_without_modules_are_grouped():
     assert set(drawn.values()) == {1}
     assert drawn.keys() >= books.by_node.keys()
     check_books(document)
+    check_levels(document)
     groups = [box for box in document["boxes"].values() if box["kind"] == "group"]
     assert sum(box["ops"] for box in groups) == 1000
     assert groups[0]["label"] == "add_0 … add_32"
