@@ -12,6 +12,7 @@ from dlb_core.paths import Wrapped
 
 if TYPE_CHECKING:
     import networkx as nx
+    from matplotlib.figure import Figure
 
     from dlb_core.engine import Engine, Start
     from dlb_core.kernel.composites import AnyMode
@@ -168,3 +169,44 @@ class Drawn:
         if path is not None:
             drawing.save(path)
         return drawing
+
+    @staticmethod
+    def visualize_tokenwise_relevance_map(
+        trace: Any,
+        input_ids: Any = None,
+        tokenizer: Any = None,
+        generated_ids: Any = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        sample: int = 0,
+    ) -> Figure:
+        """What each generated token came from, as a matrix of tokens by tokens; it is also written to `path`.
+
+        trace: what `generate(return_relevance=True)` returned beside the ids, or its `relevance_trace`, which needs
+        input_ids (the prompt; of an encoder-decoder its source) and generated_ids. tokenizer: for their texts (default:
+        their ids). sample: which sequence. Raises ValueError for what is not there, or does not fit together.
+        """
+        from dlb_core.viz.generation import visualize_tokenwise_relevance_map
+
+        return visualize_tokenwise_relevance_map(trace, input_ids, tokenizer, generated_ids, path=path, sample=sample)
+
+    @staticmethod
+    def visualize_input_heatmap_for_token(
+        trace: Any,
+        n: int,
+        input_ids: Any = None,
+        tokenizer: Any = None,
+        generated_ids: Any = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        sample: int = 0,
+    ) -> Figure:
+        """What one generated token came from: the text before it, coloured; it is also written to `path`.
+
+        n: which of the explained tokens, from 0. Otherwise as `visualize_tokenwise_relevance_map`.
+        """
+        from dlb_core.viz.generation import visualize_input_heatmap_for_token
+
+        return visualize_input_heatmap_for_token(
+            trace, n, input_ids, tokenizer, generated_ids, path=path, sample=sample
+        )
