@@ -1,7 +1,8 @@
-"""A small printable table: columns, rows, numbers to the right."""
+"""A small printable table: columns, rows, numbers to the right; and numbers that line up."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,23 @@ class Table:
         ruler = "  ".join("-" * width for width in widths)
         head = [self.title] if self.title else []
         return "\n".join([*head, line(self.columns), ruler, *map(line, cells)])
+
+
+def aligned(values: Sequence[Any], *, digits: int = 4, sign: str = "") -> list[str]:
+    """Numbers of one column with the same number of decimals: `digits` significant ones for the largest.
+
+    Integers stay as they are; `sign="+"` writes both signs.
+    """
+    sizes = [abs(value) for value in values if isinstance(value, float) and math.isfinite(value)]
+    largest = max(sizes, default=0.0)
+    decimals = 0 if largest == 0 else max(0, min(15, digits - 1 - math.floor(math.log10(largest))))
+
+    def text(value: Any) -> str:
+        if not isinstance(value, float):
+            return str(value)
+        return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"  # + 0.0: no minus before a zero
+
+    return [text(value) for value in values]
 
 
 def _text(value: Any) -> str:

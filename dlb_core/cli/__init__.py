@@ -10,7 +10,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dlb_core.cli.failure import FAILED, INTERRUPTED, UsageError, exit_code, message, plain, warnings_to_stderr
+from dlb_core.cli.failure import FAILED, INTERRUPTED, UsageError, exit_code, message, warnings_to_stderr
+from dlb_core.plain import plain
 
 __all__ = ["main"]
 
@@ -39,5 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         hint = f"\n{error.hint}" if isinstance(error, UsageError) and error.hint else ""
-        sys.stderr.write(f"dlb: error: {plain(message(error) + hint, keep_lines=True)}\n")
+        said = plain(message(error) + hint, keep="\n")
+        sys.stderr.write(f"dlb: error: {said}\n")
         return exit_code(error)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dlb_core.cli.screen import aligned
 from dlb_core.ledger_lines import RESIDUAL, Line
+from dlb_core.table import aligned
 
 
 def units_text(lines: Sequence[Line], seed: float) -> list[str]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from dlb_core.errors import DLBError, InputMismatchError, ModelLoadError, UntrustedFileError
+from dlb_core.plain import plain
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -39,12 +40,6 @@ def message(error: Exception) -> str:
     return f"{type(error).__name__}: {error} (unforeseen: --debug shows the traceback)"
 
 
-def plain(text: str, *, keep_lines: bool = False) -> str:
-    """Text from files and models without control characters, so that it cannot steer a terminal."""
-    kept = "\n" if keep_lines else ""
-    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
-
-
 @contextlib.contextmanager
 def warnings_to_stderr(level: int, *, verbose: bool) -> Iterator[None]:
     """The library's log on stderr while a command runs: warnings, with `verbose` what it does as well."""
@@ -64,4 +59,4 @@ def warnings_to_stderr(level: int, *, verbose: bool) -> Iterator[None]:
 class _Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)
-        return plain(line.replace(record.levelname, record.levelname.lower(), 1), keep_lines=True)
+        return plain(line.replace(record.levelname, record.levelname.lower(), 1), keep="\n")

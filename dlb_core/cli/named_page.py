@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from dlb_core.cli.failure import plain
 from dlb_core.cli.named_data import Written, prompt_words, summed
 from dlb_core.cli.page import Files, bar, print_experts, print_files, print_ledger, print_strongest, print_title
-from dlb_core.cli.screen import aligned, heading, show, table
+from dlb_core.cli.screen import heading, show, table
 from dlb_core.findings import CLASSES, Strong, ledgers, routed
 from dlb_core.kernel.ledger import Ledger
 from dlb_core.pipeline import PipelineResult, Words
+from dlb_core.plain import plain
+from dlb_core.table import aligned
 
-FOR, AGAINST = (225, 95, 77), (67, 130, 195)  # the colours of the heat maps
-WEAK = 0.05  # of the strongest: not worth a colour
 PER_TOKEN = 3  # words shown for each token
 
 
@@ -45,7 +45,7 @@ def print_text(console: Console, result: PipelineResult, tokens: Sequence[Writte
     print_title(console, result["model"], info.mode, info.options)
     prompt, generated = result["texts"][0], result["generated"][0]
     console.print(heading("generated", f"{info.tokens.shape[1]} tokens"))
-    console.print(Text.assemble((plain(prompt, keep_lines=True), "dim"), (plain(generated, keep_lines=True), "bold")))
+    console.print(Text.assemble((plain(prompt, keep="\n"), "dim"), (plain(generated, keep="\n"), "bold")))
     console.print()
     rows = [_token_row(token) for token in tokens]
     columns = ("", "token", "probability", "prompt", "written before", "strongest words of the prompt")
@@ -59,30 +59,6 @@ def print_text(console: Console, result: PipelineResult, tokens: Sequence[Writte
     _print_words(console, prompt, prompt_words(tokens), top, books)
     print_ledger(console, "ledger of all tokens", books)
     print_files(console, files)
-
-
-def coloured(console: Console, text: str, words: Words) -> Text:
-    """The text with its words in colour, red for and blue against; without colours each has its units beside it."""
-    colours = console.color_system is not None and not console.no_color
-    limit = max((abs(word.relevance) for word in words), default=0.0)
-    made, end = Text(), 0
-    for (start, stop), units in sorted((word.span, word.relevance) for word in words if word.span is not None):
-        made.append(plain(text[end:start], keep_lines=True))
-        part = plain(text[start:stop], keep_lines=True)
-        if colours:
-            made.append(part, _style(units / limit if limit else 0.0))
-        else:
-            made.append(f"{part}({units:+.3g})")
-        end = stop
-    return made.append(plain(text[end:], keep_lines=True))
-
-
-def _style(part: float) -> str:
-    """From white to the full colour, as `part` goes from 0 to 1 or -1."""
-    if abs(part) < WEAK:
-        return ""
-    red, green, blue = (round(255 + abs(part) * (c - 255)) for c in (FOR if part > 0 else AGAINST))
-    return f"black on rgb({red},{green},{blue})"
 
 
 def _print_labels(console: Console, result: PipelineResult) -> None:
@@ -107,7 +83,9 @@ def _print_labels(console: Console, result: PipelineResult) -> None:
 
 def _print_words(console: Console, text: str, words: Words, top: int, ledger: Ledger) -> None:
     """The text in colours; its strongest words, the others and the special tokens in a line each, and their sum."""
-    console.print(coloured(console, text, words))
+    shown = replace(words.coloured(texts=(text,)), below=())
+    colours = console.color_system is not None and not console.no_color
+    console.print(shown if colours else Text(shown.inline()))
     console.print()
     strong = words.strongest(top)
     named = [(word.text, word.relevance) for word in strong]

@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.text import Text
 
 from dlb_core.cli.books import units_text
-from dlb_core.cli.screen import aligned, heading, show, table
+from dlb_core.cli.screen import heading, show, table
 from dlb_core.explanation import Explanation
 from dlb_core.findings import EXPERTS, Routed, Strong, ledgers, routed
 from dlb_core.kernel.ledger import Ledger
 from dlb_core.ledger_lines import ledger_lines
+from dlb_core.table import aligned
 
 SAMPLES = 8  # of a batch, shown on the page; --json has all
 LAYERS = 12  # of experts, shown on the page; --json has all

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlb_core.cli.failure import plain
+from dlb_core.plain import plain
 
 LINES = box.Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")  # under the header, and where a section ends
 PIPED_WIDTH = 10_000  # nobody reads a pipe through a window: no column is cut or folded
@@ -69,23 +69,6 @@ def show(console: Console, title: Text, body: Table | None = None) -> None:
 def print_json(document: Any) -> None:
     """One JSON document on stdout; what JSON cannot say (NaN, infinities) becomes null."""
     sys.stdout.write(json.dumps(_clean(document), indent=2, allow_nan=False) + "\n")
-
-
-def aligned(values: Sequence[Any], *, digits: int = 4, sign: str = "") -> list[str]:
-    """Numbers of one column with the same number of decimals: `digits` significant ones for the largest.
-
-    Integers stay as they are; `sign="+"` writes both signs.
-    """
-    sizes = [abs(value) for value in values if isinstance(value, float) and math.isfinite(value)]
-    largest = max(sizes, default=0.0)
-    decimals = 0 if largest == 0 else max(0, min(15, digits - 1 - math.floor(math.log10(largest))))
-
-    def text(value: Any) -> str:
-        if not isinstance(value, float):
-            return str(value)
-        return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"  # + 0.0: no minus before a zero
-
-    return [text(value) for value in values]
 
 
 def _cell(value: Any) -> Text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch import Tensor
 from dlb_core.explanation import Explanation
 from dlb_core.pipeline.encoding import Encoded, written
 from dlb_core.pipeline.loading import Loaded
-from dlb_core.pipeline.saving import image_pictures, save_result, words_page
+from dlb_core.pipeline.saving import image_pictures, save_result
 from dlb_core.pipeline.words import Pieces, Words
 from dlb_core.task_result import TaskResult
+from dlb_core.viz.text import ColouredText, page
 
 
 class PipelineResult(TaskResult):
@@ -58,20 +59,21 @@ class PipelineResult(TaskResult):
         if "pixels" in self:
             (relevance,) = self["relevance"].inputs.values()
             return image_pictures(relevance, self["images"], self["relevance"].mode)
-        return {"words.html": words_page(dict(self._titled()))} if "words" in self else {}
+        return {"words.html": page(self._coloured(), "relevance by words")} if "words" in self else {}
 
-    def _titled(self) -> list[tuple[str, Any]]:
-        """Every group of words under a heading of its own."""
+    def _coloured(self) -> Iterator[ColouredText]:
+        """Every group of words under a title of its own."""
         if "generated_ids" in self:
-            return [
-                (f"{i + 1}, token {step + 1}: {self['written'][i][step]}", words)
-                for i, each in enumerate(self["words"])
-                for step, words in zip(self["steps"], each, strict=True)
-            ]
-        return [
-            (f"{i + 1}: {name}", words)
-            for i, (name, words) in enumerate(zip(self["explained"], self["words"], strict=True))
-        ]
+            each = len(self["words"]) // len(self["texts"])
+            for i, groups in enumerate(self["words"]):
+                texts = (self["texts"][i // each], self["generated"][i])
+                for step, words in zip(self["steps"], groups, strict=True):
+                    yield words.coloured(f"{i + 1}, token {step + 1}: {self['written'][i][step]}", texts)
+            return
+        pairs = self.get("pairs", ("",) * len(self["texts"]))
+        named = zip(self["explained"], self["words"], self["texts"], pairs, strict=True)
+        for i, (name, words, text, pair) in enumerate(named):
+            yield words.coloured(f"{i + 1}: {name}", (text, pair))
 
     def __str__(self) -> str:
         lines = [f"{self['model']}: {self['decided']}"]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dlb_core.table import Table
+from dlb_core.viz.text import ColouredText
 
 Span = tuple[int, int]
 
@@ -165,6 +166,31 @@ class Words(Sequence[Word]):
     def strongest(self, top: int = 5) -> tuple[Word, ...]:
         """The words with the most units for or against, the largest first."""
         return tuple(sorted(self.words, key=lambda word: -abs(word.relevance))[:top])
+
+    def coloured(self, title: str = "", texts: Sequence[str] = ()) -> ColouredText:
+        """The words as coloured text, special tokens below it. texts: what they are of, to show what lies between."""
+        tokens: list[str] = []
+        units: list[float | None] = []
+        limit = max((abs(word.relevance) for word in (*self.words, *self.special)), default=0.0)
+        last, end = 0, 0
+        for word in self.words:
+            gap = " " if tokens else ""
+            if texts and word.span is not None and word.text_index is not None:
+                if word.text_index != last:
+                    gap, last, end = "\n" if tokens else "", word.text_index, 0
+                gap, end = ("" if gap == " " else gap) + texts[last][end : word.span[0]], word.span[1]
+            if gap:
+                tokens.append(gap)
+                units.append(None)
+            tokens.append(word.text)
+            units.append(word.relevance)
+        apart = ColouredText(
+            tuple(word.text for word in self.special),
+            tuple(word.relevance for word in self.special),
+            "special tokens",
+            limit,
+        )
+        return ColouredText(tuple(tokens), tuple(units), title, limit, (apart,) if self.special else ())
 
     def records(self) -> list[dict[str, Any]]:
         """One dictionary per word and special token, as the files hold it."""

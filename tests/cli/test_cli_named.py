@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import json
 import re
 import signal
@@ -15,12 +14,9 @@ import pytest
 import torch
 from PIL import Image
 from pipeline import makers
-from rich.console import Console
 
 from dlb_core import DLBacktracePipeline, Explanation
-from dlb_core.cli.named_page import coloured
 from dlb_core.generation import GenerationExplanation
-from dlb_core.pipeline import Word, Words
 from dlb_core.pipeline.encoding import encode, written
 from dlb_core.pipeline.result import _by_words
 
@@ -170,17 +166,6 @@ def test_what_an_encoder_decoder_wrote_is_no_part_of_its_prompt():
     assert own[:2] == ["the", "quick"]  # the last piece is what is explained
     before = float(relevance[..., : length - 1].sum())
     assert words.total == pytest.approx(10 * len(prompt.tokens) + before)
-
-
-def test_on_a_terminal_words_have_colours():
-    words = Words((Word("good", 8.0, (0,), 0, (0, 4)), Word("bad", -4.0, (1,), 0, (6, 9))))
-    shown = io.StringIO()
-    console = Console(file=shown, force_terminal=True, color_system="truecolor")
-    text = coloured(console, "good, bad\x1b", words)
-    console.print(text)
-    assert text.plain == "good, bad\\x1b"  # what it holds does not steer the terminal
-    assert "48;2;225;95;77mgood" in shown.getvalue()
-    assert "48;2;161;192;225mbad" in shown.getvalue()
 
 
 def fill_the_disk(*args: Any, **kwargs: Any) -> None:
