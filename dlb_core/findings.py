@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from dlb_core.experts import ExpertLayer
 from dlb_core.explanation import Explanation
 from dlb_core.kernel.ledger import Ledger
 from dlb_core.ledger_lines import ledger_lines
+from dlb_core.targets import Contrast
 
 CLASSES = 5  # shown per sample
 EXPERTS = 3  # shown per layer
@@ -60,6 +61,30 @@ def prediction(output: Tensor, task: str) -> dict[str, Any]:
     else:
         summary |= {"min": float(output.min()), "mean": float(output.mean()), "max": float(output.max())}
     return summary
+
+
+def explained(explanation: Explanation, sample: int = 0, target: int = 0) -> Any:
+    """The target of one sample, of `targets=[...]` the one of that number."""
+    chosen = explanation.target
+    if explanation.relevance.several and isinstance(chosen, list):
+        chosen = chosen[target]
+    return chosen[sample] if isinstance(chosen, list) and sample < len(chosen) else chosen
+
+
+def target_text(target: Any, classes: Callable[[int], str] = str) -> str:
+    """A target in words. classes: from a class to its name."""
+    if target is None:
+        return "the whole output"
+    if isinstance(target, Tensor):
+        return f"weights {list(target.shape)}"
+    if isinstance(target, Mapping):
+        return "; ".join(f"{name}: {target_text(each, classes)}" for name, each in target.items())
+    if isinstance(target, Contrast):
+        others = "the rest" if target.others is None else " + ".join(map(classes, target.others))
+        return f"{' + '.join(map(classes, target.chosen))} against {others}"
+    if isinstance(target, tuple) and target:
+        return ", ".join((*map(str, target[:-1]), target_text(target[-1], classes)))
+    return classes(target) if isinstance(target, int) and not isinstance(target, bool) else str(target)
 
 
 def ledgers(explanation: Explanation) -> dict[str, Ledger]:

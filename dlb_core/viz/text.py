@@ -207,6 +207,6 @@ def scale_bar(limit: float, *, signed: bool = True) -> str:
     low = f"{-limit:.3g}" if signed else "0"
     strip = f"display:inline-block;width:8em;height:.7em;border-radius:.2em;background:linear-gradient(90deg,{colours})"
     return (
-        '<div style="font-size:.85em;opacity:.75">'
-        f'{low} <span aria-hidden="true" style="{strip}"></span> {limit:+.3g}</div>'
+        f'<div style="font-size:.85em"><span style="opacity:.75">{low}</span> '
+        f'<span aria-hidden="true" style="{strip}"></span> <span style="opacity:.75">{limit:+.3g}</span></div>'
     )
