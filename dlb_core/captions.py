@@ -86,6 +86,20 @@ def captioned(
     return replace(known, **more)
 
 
+def class_names(config: Any) -> tuple[str, ...]:
+    """What a config of transformers calls the classes; nothing where it only numbers them."""
+    names = getattr(config, "id2label", None)
+    if not isinstance(names, Mapping):
+        return ()
+    found = tuple(str(names[number]) for number in sorted(names))
+    return () if all(name == f"LABEL_{number}" for number, name in enumerate(found)) else found
+
+
+def fitting(classes: Sequence[str], output: Tensor) -> Sequence[str] | None:
+    """The names, if an output can have so many classes."""
+    return classes if classes and len(classes) in output.shape[1:] else None
+
+
 def _classes(classes: Sequence[str] | Mapping[int, str], output: Tensor) -> tuple[str, ...]:
     if isinstance(classes, Mapping):
         numbered = {int(number): str(name) for number, name in classes.items()}

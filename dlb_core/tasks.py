@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from dlb_core.captions import class_names, fitting
 from dlb_core.choices import choose
 from dlb_core.engine import Engine, Start
 from dlb_core.explanation import Explanation
@@ -150,18 +151,21 @@ def _predicted(
         thresholding=asked.thresholding,
         **options,
     )
-    values = {
-        "node_io": node_io,
-        "predictions": output,
-        "relevance": relevance,
-        "explanation": Explanation(relevance, output, dict(bound.options), engine.given_to(prediction)),
-    }
+    explanation = Explanation(relevance, output, dict(bound.options), engine.given_to(prediction))
+    values: dict[str, Any] = {"node_io": node_io, "predictions": output, "relevance": relevance}
+    config = getattr(dlb.model, "config", None)
+    names: dict[str, Any] = {"model": getattr(config, "name_or_path", None) or None}
+    if settled != "regression":
+        names["classes"] = fitting(class_names(config), output)
     if tokenizer is not None:
         if (name := _ids(tensors)) is None:
             raise ValueError(f"tokenizer=: no input holds ids of tokens ({_shapes(tensors)})")
         values["tokens"] = [[*tokenizer.convert_ids_to_tokens(row)] for row in tensors[name].tolist()]
         if pieces and name in relevance.inputs and not relevance.several:
             values["words"] = tuple(p.words(row) for p, row in zip(pieces, relevance[name], strict=True))
+        if name in relevance.inputs:
+            names["tokens"] = {name: [p.shown() for p in pieces] or values["tokens"]}
+    values["explanation"] = explanation.captioned(**names)
     return _told(values, settled, why, more, note)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlb_core.captions import fitting
 from dlb_core.explanation import Explanation
 from dlb_core.pipeline.encoding import Encoded, written
 from dlb_core.pipeline.loading import Loaded
@@ -98,26 +99,32 @@ def of_classes(
     """The result of a classification, named. label: what was asked for."""
     output = result["predictions"]
     more: dict[str, Any] = {"model": loaded.name}
+    names: dict[str, Any] = {"model": loaded.name}  # what pictures of the explanation show
     if result["task"] == "regression":
         more["values"] = output.tolist()
         more["labels"] = more["explained"] = ["the value"] * len(output)
     else:
         one = output.dim() < 2 or output.shape[1] == 1
-        names = _sides(loaded.labels) if one else loaded.labels
+        labels = _sides(loaded.labels) if one else loaded.labels
         scores, best = _probabilities(output, one=one, exclusive=loaded.problem != "multi_label_classification")
-        more["labels"] = [_name(names, i) for i in best]
-        more["probabilities"] = [{_name(names, i): p for i, p in enumerate(row)} for row in scores]
+        more["labels"] = [_name(labels, i) for i in best]
+        more["probabilities"] = [{_name(labels, i): p for i, p in enumerate(row)} for row in scores]
         asked_one = one and label is not None  # the unit, which stands for its class
-        more["explained"] = _explained(1 if asked_one else result["relevance"].target, names, len(output))
+        more["explained"] = _explained(1 if asked_one else result["relevance"].target, labels, len(output))
+        names["classes"] = fitting(loaded.labels, output)
     if texts is not None:
         units = result["relevance"].inputs["input_ids"]
         more["texts"] = [*texts]
         if pairs is not None:
             more["pairs"] = [*pairs]
         more["words"] = tuple(piece.words(row) for piece, row in zip(pieces, units, strict=True))
+        names["tokens"] = {"input_ids": [piece.shown() for piece in pieces]}
     if pixels is not None:
         more["pixels"] = pixels
         more["images"] = [loaded.undo(image) if loaded.undo else image for image in pixels]
+        if loaded.undo and pixels.shape[1] in (1, 3):
+            names["images"] = torch.stack(more["images"])
+    more["explanation"] = result["explanation"].captioned(**names)
     return PipelineResult({**result, **more})
 
 

@@ -53,6 +53,19 @@ class Pieces:
         words = tuple(self._word(positions, units) for positions in groups)
         return Words(words, tuple(self._word(positions, units) for positions in special))
 
+    def shown(self) -> tuple[str, ...]:
+        """Each token as a reader sees it: its characters with the white space before them, else its own spelling."""
+        ends = [0] * len(self.texts)
+        found = []
+        for token, place, special in zip(self.tokens, self.places, self.special, strict=True):
+            text = ""
+            if place is not None and not special:
+                number, start, stop = place
+                text = self.texts[number][min(ends[number], start) : stop]
+                ends[number] = stop
+            found.append(text or token)
+        return tuple(found)
+
     def and_then(self, text: str, tokens: Sequence[str], places: Sequence[Span], special: Sequence[bool]) -> Pieces:
         """These pieces followed by those of one more text, as a model writes it."""
         number = len(self.texts)
