@@ -42,8 +42,8 @@ class Routed:
     strongest: tuple[tuple[int, float], ...]
 
 
-def prediction(output: Tensor, task: str) -> dict[str, Any]:
-    """The output in a few numbers; of [B, C] the top classes of each sample with probabilities."""
+def prediction(output: Tensor, task: str, classes: Sequence[str] = ()) -> dict[str, Any]:
+    """The output in a few numbers; of [B, C] the top classes of each sample with probabilities, and their names."""
     output = output.detach().cpu().double()
     summary: dict[str, Any] = {"shape": list(output.shape)}
     if output.dim() == 2 and output.shape[1] > 1 and task not in VALUE_TASKS:
@@ -51,10 +51,15 @@ def prediction(output: Tensor, task: str) -> dict[str, Any]:
         top = probabilities.topk(min(CLASSES, output.shape[1]), dim=1)
         summary["classes"] = [
             [
-                {"class": c, "probability": p, "output": float(sample[c])}
-                for c, p in zip(classes.tolist(), values.tolist(), strict=True)
+                {
+                    "class": c,
+                    **({"label": classes[c]} if c < len(classes) else {}),
+                    "probability": p,
+                    "output": float(sample[c]),
+                }
+                for c, p in zip(best.tolist(), values.tolist(), strict=True)
             ]
-            for sample, classes, values in zip(output, top.indices, top.values, strict=True)
+            for sample, best, values in zip(output, top.indices, top.values, strict=True)
         ]
     elif output.numel() <= VALUES:
         summary["values"] = output.tolist()

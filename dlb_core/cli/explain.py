@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from dlb_core.backtrace import DLBacktrace
+from dlb_core.captions import class_names, fitting
 from dlb_core.cli.failure import UsageError
-from dlb_core.cli.folder import check_folder, new_folder
+from dlb_core.cli.folder import check_folder
 from dlb_core.cli.inputs import Inputs, read_inputs
 from dlb_core.cli.models import LoadedModel, code_folder, load_model, user_code
-from dlb_core.cli.options import settled_mode, target
+from dlb_core.cli.options import class_list, settled_mode, target
 from dlb_core.cli.page import Files, print_page
+from dlb_core.cli.report import CONTENT, Report
 from dlb_core.cli.screen import heading, print_json, screen, show, table
 from dlb_core.explanation import HEAD, TENSORS, Explanation
 from dlb_core.findings import as_document, prediction, strongest
+from dlb_core.progress import stages
 from dlb_core.targets import Request
 
 
@@ -30,32 +34,38 @@ def explain(args: argparse.Namespace) -> int:
     Request(task=args.task, seed=args.seed, multiplier=args.multiplier)
     if args.top < 1:
         raise UsageError(f"--top {args.top}: must be at least 1")
-    folder = Path(args.out)
+    folder, classes = Path(args.out), class_list(args.classes)
+    report = Report.parse(args, folder)
     if not args.plan:
         check_folder(folder)
-    with user_code(code_folder(args.model)):
-        loaded = load_model(args.model, trust=args.trust)
-        inputs = read_inputs(args, loaded.dtype)
-        device = _device(args.device, loaded.device)
-        dlb = _trace(loaded, inputs, args)
-        if args.plan:
-            plan = dlb.plan(mode, **options)
-        else:
-            explanation = dlb.explain(
-                *_positional(inputs, device),
-                mode=mode,
-                target=wanted,
-                task=args.task,
-                multiplier=args.multiplier,
-                seed=args.seed,
-                **options,
-            )
+    with stages() as stage:
+        with user_code(code_folder(args.model)):
+            stage(f"loading {args.model}")
+            loaded = load_model(args.model, trust=args.trust)
+            inputs = read_inputs(args, loaded.dtype)
+            device = _device(args.device, loaded.device)
+            stage("tracing")
+            dlb = _trace(loaded, inputs, args)
+            if args.plan:
+                plan = dlb.plan(mode, **options)
+            else:
+                units = {"task": args.task, "multiplier": args.multiplier, "seed": args.seed, "target": wanted}
+                asked = partial(dlb.explain, *_positional(inputs, device), **units)
+                each = 1 + len(report.modes)
+                stage("explaining" + (f" [1/{each}]" if report.modes else ""))
+                found = [asked(mode=mode, **options)]
+                for number, other in enumerate(report.modes, 2):
+                    stage(f"explaining in mode {getattr(other, 'name', other)} [{number}/{each}]")
+                    found.append(asked(mode=other))
+        if not args.plan:
+            explanation, *beside = [_named(one, args.model, loaded, inputs, dlb.input_names, classes) for one in found]
+            tensors = {name: tensor for name, (tensor, _) in inputs.labelled(dlb.input_names).items()}
+            predicted = prediction(explanation.output, args.task, explanation.captions.classes)
+            strong = strongest(explanation, tensors, args.top)
+            stage(f"writing {folder}")
+            files, notes = _write(explanation, beside, inputs, dlb.input_names, folder, report)
     if args.plan:
         return _show_plan(plan.table(), args)
-    tensors = {name: tensor for name, (tensor, _) in inputs.labelled(dlb.input_names).items()}
-    predicted = prediction(explanation.output, args.task)
-    strong = strongest(explanation, tensors, args.top)
-    files, notes = _write(explanation, inputs, dlb.input_names, folder)
     if args.json:
         document = as_document(explanation, predicted, strong)
         listed = [{"path": path, "what": what} for path, what in files]
@@ -63,6 +73,20 @@ def explain(args: argparse.Namespace) -> int:
     else:
         print_page(screen(), args.model, explanation, predicted, strong, files, notes)
     return 0
+
+
+def _named(
+    explanation: Explanation, model: str, loaded: LoadedModel, inputs: Inputs, names: list[str], classes: Any
+) -> Explanation:
+    """With the names that pictures show: of the model and its classes, and images as they were in their files."""
+    if classes is None:
+        classes = fitting(class_names(getattr(loaded.model, "config", None)), explanation.output)
+    images = {
+        name: view(tensor)
+        for name, (tensor, view) in inputs.labelled(names).items()
+        if view is not None and name in explanation.inputs and _is_image(tensor)
+    }
+    return explanation.captioned(model=model, classes=classes, images=images or None)
 
 
 def _trace(loaded: LoadedModel, inputs: Inputs, args: argparse.Namespace) -> DLBacktrace:
@@ -89,14 +113,21 @@ def _device(asked: str, home: torch.device) -> torch.device:
         raise UsageError(f"--device {asked} cannot be used here: {str(error).splitlines()[0]}") from None
 
 
-def _write(explanation: Explanation, inputs: Inputs, names: list[str], folder: Path) -> tuple[Files, list[str]]:
+def _write(
+    explanation: Explanation,
+    beside: list[Explanation],
+    inputs: Inputs,
+    names: list[str],
+    folder: Path,
+    report: Report,
+) -> tuple[Files, list[str]]:
     """Saves into `folder`, all of it or nothing; path and content of each file, and what there is to note."""
     files: Files = [
         (str(folder / HEAD), "ledger, target, mode, options"),
         (str(folder / TENSORS), "relevance of the inputs, output of the model"),
     ]
     notes: list[str] = []
-    with new_folder(folder) as work:
+    with report.files(folder) as (work, page):
         explanation.save(work)
         for name, (tensor, view) in inputs.labelled(names).items():
             relevance = explanation.inputs.get(name)
@@ -116,6 +147,9 @@ def _write(explanation: Explanation, inputs: Inputs, names: list[str], folder: P
                 title = f"relevance, {explanation.mode}"
                 heatmap(relevance[sample], shown[sample], title=title).save(work / file)
                 files.append((str(folder / file), f"heat map of {name}" + (f", sample {sample}" if number else "")))
+        if report.wanted:
+            explanation.to_html(page, beside=beside)
+            files.append((str(report.place(folder)), CONTENT))
     return files, notes
 
 

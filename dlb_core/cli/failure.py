@@ -44,7 +44,7 @@ def message(error: Exception) -> str:
 def warnings_to_stderr(level: int, *, verbose: bool) -> Iterator[None]:
     """The library's log on stderr while a command runs: warnings, with `verbose` what it does as well."""
     log = logging.getLogger("dlb")
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(_Plain("dlb: %(levelname)s: %(message)s"))
     before = log.level
     log.addHandler(handler)
@@ -54,6 +54,13 @@ def warnings_to_stderr(level: int, *, verbose: bool) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(before)
+
+
+class _Stderr(logging.Handler):
+    """Writes to what stderr is now: while a stage is shown, above its line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{self.format(record)}\n")
 
 
 class _Plain(logging.Formatter):

@@ -14,7 +14,7 @@ from dlb_core.pipeline import saving
 
 HEADS = {explanation.HEAD: explanation.FORMAT, saving.HEAD: saving.FORMAT}
 OURS = re.compile(
-    r"(explanation/)?(explanation\.json|tensors\.safetensors)|result\.json|words\.html|heatmap-[^/]*\.png"
+    r"(explanation/)?(explanation\.json|tensors\.safetensors)|result\.json|words\.html|report\.html|heatmap-[^/]*\.png"
     r"|explanation(/generation\.json)?"
 )
 

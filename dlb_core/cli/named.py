@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from dlb_core.cli.failure import UsageError
-from dlb_core.cli.folder import check_folder, new_folder
+from dlb_core.cli.folder import check_folder
 from dlb_core.cli.named_data import of_classes, of_text, written
 from dlb_core.cli.named_page import print_classes, print_text
 from dlb_core.cli.options import settled_mode
 from dlb_core.cli.page import Files
+from dlb_core.cli.report import CONTENT, NAME, Report
 from dlb_core.cli.screen import print_json, screen
 from dlb_core.cli.ways import NEW_TOKENS
 from dlb_core.errors import ModelLoadError
 from dlb_core.findings import Strong, strongest
 from dlb_core.pipeline import DLBacktracePipeline, PipelineResult
 from dlb_core.pipeline.registry import IMAGE, TEXT, WRITE
+from dlb_core.progress import stages
 from dlb_core.targets import Request
 
 CONTENTS = {
@@ -29,6 +31,7 @@ CONTENTS = {
     "words.html": "words coloured by relevance",
     "explanation.json": "ledger, target, mode, options",
     "generation.json": "ledgers, mode, options",
+    NAME: CONTENT,
     "tensors.safetensors": "relevance, output of the model",
 }
 
@@ -40,13 +43,23 @@ def explain_named(args: argparse.Namespace) -> int:
     if args.top < 1:
         raise UsageError(f"--top {args.top}: must be at least 1")
     folder = Path(args.out)
+    report = Report.parse(args, folder)
     check_folder(folder)
     pipeline = DLBacktracePipeline.create_simple(args.name, args.device)
     units = {"mode": mode, "seed": args.seed, "multiplier": args.multiplier}
-    with contextlib.redirect_stdout(sys.stderr), _quiet():
+    with stages() as stage, contextlib.redirect_stdout(sys.stderr), _quiet():
+        stage(f"loading {args.name}")
         run = _run(pipeline, args, units, options)
+        each = 1 + len(report.modes)
+        stage(("writing and explaining" if args.generate else "explaining") + (f" [1/{each}]" if report.modes else ""))
         result = run()
-    files = _write(result, folder)
+        beside = []
+        for number, other in enumerate(report.modes, 2):
+            stage(f"explaining in mode {getattr(other, 'name', other)} [{number}/{each}]")
+            beside.append(_run(pipeline, args, {**units, "mode": other}, {})()["explanation"])
+        stage(f"writing {folder}")
+        about = {"tokenizer": pipeline.load(WRITE).tokenizer} if args.generate else {"beside": beside}
+        files = _write(result, folder, report, about)
     tokens = written(result, pipeline.load(WRITE).tokenizer) if args.generate else []
     strong = _strongest(result, args.top)
     if args.json:
@@ -98,13 +111,16 @@ def _strongest(result: PipelineResult, top: int) -> list[Strong]:
     return strongest(result["explanation"], {name: result["pixels"]}, top)
 
 
-def _write(result: PipelineResult, folder: Path) -> Files:
-    """Saves into `folder`, all of it or nothing; path and content of each file."""
-    with new_folder(folder) as work:
+def _write(result: PipelineResult, folder: Path, report: Report, about: Mapping[str, Any]) -> Files:
+    """Saves into `folder`, all of it or nothing; path and content of each file. about: what the report takes."""
+    with report.files(folder) as (work, page):
         result.save(work, pictures=True)
+        if report.wanted:
+            result["explanation"].to_html(page, **about)
         names = sorted(path.relative_to(work) for path in work.rglob("*") if path.is_file())
     names.sort(key=lambda name: len(name.parts))
-    return [(str(folder / name), CONTENTS.get(name.name, "heat map")) for name in names]
+    files = [(str(folder / name), CONTENTS.get(name.name, "heat map")) for name in names]
+    return [*files, (str(report.file), CONTENT)] if report.file is not None else files
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ WORDS = {"none": None, "null": None, "true": True, "false": False}
 
 def settled_mode(args: argparse.Namespace) -> tuple[str | Composite, dict[str, Any]]:
     """The mode and its options, `bias` among them; refused here, before a large model is loaded and traced in vain."""
-    mode, options = chosen_mode(args), mode_options(args)
+    mode, options = chosen_mode(args.mode), mode_options(args)
     if args.bias is not None:
         options["bias"] = args.bias
     if mode != AUTO:  # which goes by the model
@@ -39,17 +39,16 @@ def mode_options(args: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
-def chosen_mode(args: argparse.Namespace) -> str | Composite:
+def chosen_mode(word: str, option: str = "--mode") -> str | Composite:
     """``--mode epsilon``, or ``--mode mine.json``: a composite as data. Raises `UsageError`."""
-    word: str = args.mode
     if not word.endswith(".json"):
         return word
     try:
         return Composite.from_dict(json.loads(Path(word).read_text("utf-8")))
     except OSError as error:
-        raise UsageError(f"--mode {word}: {error.strerror or error}") from None
+        raise UsageError(f"{option} {word}: {error.strerror or error}") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UsageError(f"--mode {word} is no JSON: {error}") from None
+        raise UsageError(f"{option} {word} is no JSON: {error}") from None
 
 
 def target(texts: list[str] | None) -> int | tuple[int, ...] | list[Any] | None:
@@ -58,6 +57,30 @@ def target(texts: list[str] | None) -> int | tuple[int, ...] | list[Any] | None:
         return None
     parts = [_index(text) for text in texts]
     return parts[0] if len(parts) == 1 else parts
+
+
+def class_list(file: str | None) -> Any:
+    """``--classes FILE``: names in their order, a line each or a JSON list, or a JSON object number -> name."""
+    if file is None:
+        return None
+    try:
+        text = Path(file).read_text("utf-8")
+        if not file.endswith(".json"):
+            return tuple(text.splitlines())
+        found = json.loads(text)
+        return {int(number): str(name) for number, name in found.items()} if isinstance(found, dict) else _texts(found)
+    except OSError as error:
+        raise UsageError(f"--classes {file}: {error.strerror or error}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UsageError(f"--classes {file} cannot be read: {error}") from None
+    except (TypeError, ValueError):
+        raise UsageError(f"--classes {file}: give a list of names, or an object from number to name") from None
+
+
+def _texts(found: Any) -> tuple[str, ...]:
+    if not isinstance(found, list):
+        raise TypeError
+    return tuple(map(str, found))
 
 
 def _index(text: str) -> int | tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +11,7 @@ from rich.text import Text
 from dlb_core.cli.books import units_text
 from dlb_core.cli.screen import heading, show, table
 from dlb_core.explanation import Explanation
-from dlb_core.findings import EXPERTS, Routed, Strong, ledgers, routed
+from dlb_core.findings import EXPERTS, Routed, Strong, ledgers, routed, target_text
 from dlb_core.kernel.ledger import Ledger
 from dlb_core.ledger_lines import ledger_lines
 from dlb_core.table import aligned
@@ -34,7 +34,7 @@ def print_page(
 ) -> None:
     """Everything, in the order a reader asks for it."""
     print_title(console, title, explanation.mode, explanation.options)
-    _print_prediction(console, predicted, explanation.target)
+    _print_prediction(console, predicted, explanation.target, explanation.captions.of_class)
     for what, ledger in ledgers(explanation).items():
         print_ledger(console, what, ledger)
     print_experts(console, routed(explanation))
@@ -56,7 +56,7 @@ def print_files(console: Console, files: Files) -> None:
     show(console, heading("written"), table(("file", "what"), files))
 
 
-def _print_prediction(console: Console, predicted: Mapping[str, Any], target: Any) -> None:
+def _print_prediction(console: Console, predicted: Mapping[str, Any], target: Any, name: Callable[[int], str]) -> None:
     shape = f"output {predicted['shape']}"
     if "classes" not in predicted:
         values = predicted.get("values")
@@ -67,12 +67,13 @@ def _print_prediction(console: Console, predicted: Mapping[str, Any], target: An
         )
         console.print(heading("prediction", shape))
         console.print(Text(text))
-        console.print(Text(f"explained: {_target_text(target)}\n"))
+        console.print(Text(f"explained: {_target_text(target, name)}\n"))
         return
     samples = predicted["classes"]
     several = len(samples) > 1
     shown = [classes[: 1 if len(samples) > 3 else None] for classes in samples[:SAMPLES]]
     outputs = iter(aligned([entry["output"] for classes in shown for entry in classes]))
+    named = ["class", *(["label"] if any("label" in entry for classes in shown for entry in classes) else [])]
     rows: list[list[Any]] = []
     for index, classes in enumerate(shown):
         sample = [index] if several else []
@@ -80,10 +81,18 @@ def _print_prediction(console: Console, predicted: Mapping[str, Any], target: An
         for entry in classes:
             mark = Text("explained", "bold") if entry["class"] == chosen else ""
             length = bar(entry["probability"], mark)
-            rows.append([*sample, entry["class"], f"{100 * entry['probability']:.2f} %", next(outputs), length])
+            rows.append(
+                [
+                    *sample,
+                    *[entry.get(column, "") for column in named],
+                    f"{100 * entry['probability']:.2f} %",
+                    next(outputs),
+                    length,
+                ]
+            )
         if chosen not in [entry["class"] for entry in classes]:
-            rows.append([*sample, "", "", "", Text(f"explained: {_target_text(chosen)}", "bold")])
-    columns = [*(["sample"] if several else []), "class", "probability", "output", ""]
+            rows.append([*sample, *[""] * len(named), "", "", Text(f"explained: {_target_text(chosen, name)}", "bold")])
+    columns = [*(["sample"] if several else []), *named, "probability", "output", ""]
     rest = f", first {SAMPLES} of {len(samples)} samples" if len(samples) > SAMPLES else ""
     show(
         console,
@@ -162,14 +171,11 @@ def _of_sample(target: Any, index: int) -> Any:
     return target[index] if isinstance(target, list) and index < len(target) else target
 
 
-def _target_text(target: Any) -> str:
-    if target is None:
-        return "the whole output"
-    if isinstance(target, tuple):
-        return ", ".join(map(str, target))
-    if isinstance(target, list) and len(target) > SAMPLES:
-        return f"{target[:SAMPLES]} and {len(target) - SAMPLES} more"
-    return str(target[0] if isinstance(target, list) and len(target) == 1 else target)
+def _target_text(target: Any, name: Callable[[int], str]) -> str:
+    if not isinstance(target, list):
+        return target_text(target, name)
+    rest = f" and {len(target) - SAMPLES} more" if len(target) > SAMPLES else ""
+    return ", ".join(target_text(each, name) for each in target[:SAMPLES]) + rest
 
 
 def _rounded(values: Any) -> Any:

@@ -16,6 +16,7 @@ examples:
   dlb explain model.py:load --input photo.png --resize 224x224 --out build/photo
   dlb explain my_package.models:bert --input ids.npy --input mask.npy --mode epsilon --target 1
   dlb explain bert.py:load --input input_ids=ids.npy --input attention_mask=mask.npy --json
+  dlb explain model.py:load --input photo.png --classes names.txt --report --beside epsilon --beside gamma
   dlb explain model.pt2 --trust --input x.npy --plan
   dlb explain --model bert-base --text "This product is amazing!" --target positive
   dlb explain --model ./my-vit --image photo.png
@@ -130,6 +131,7 @@ def _add_explain(commands: Any) -> None:
     data.add_argument("--channels", choices=("L", "RGB"), help="read images as grey or colour (default: as they are)")
     data.add_argument("--resize", metavar="HxW", help="resize images, e.g. 224x224")
     data.add_argument("--mean", metavar="M[,M,M]", help="subtract from image values (0..1), per channel")
+    data.add_argument("--classes", metavar="FILE", help="names of the classes: a line each, or JSON")
     data.add_argument("--std", metavar="S[,S,S]", help="then divide by this, per channel")
 
     how = parser.add_argument_group("what to explain, and how")
@@ -158,6 +160,20 @@ def _add_explain(commands: Any) -> None:
 
     result = parser.add_argument_group("result")
     result.add_argument("--out", default="dlb-explanation", metavar="DIR", help="where to (default: %(default)s)")
+    result.add_argument(
+        "--report",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="write a page to look at: inputs, ledger, layers, graph; report.html in --out DIR, or FILE",
+    )
+    result.add_argument(
+        "--beside",
+        action="append",
+        default=[],
+        metavar="MODE",
+        help="a further mode, side by side in the report; may be repeated",
+    )
     result.add_argument(
         "--top", type=int, default=10, metavar="N", help="strongest inputs (or words) to show (default: 10)"
     )

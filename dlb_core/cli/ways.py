@@ -21,6 +21,7 @@ OF_CODE = {
     "resize": "--resize",
     "mean": "--mean",
     "std": "--std",
+    "classes": "--classes",
     "task": "--task",
     "plan": "--plan",
 }
@@ -44,7 +45,7 @@ def check_way(args: argparse.Namespace) -> None:
     if args.generate:
         if args.text is None:
             raise UsageError("--generate writes on after a prompt: give it with --text", HINT)
-        _refuse(args, {"image": "--image", "targets": "--target"}, "does not go with --generate")
+        _refuse(args, {"image": "--image", "targets": "--target", "beside": "--beside"}, "does not go with --generate")
         if args.max_new_tokens is not None and args.max_new_tokens < 1:
             raise UsageError(f"--max-new-tokens {args.max_new_tokens}: must be at least 1")
         return

@@ -14,13 +14,13 @@ from dlb_core.backtrace import DLBacktrace
 from dlb_core.choices import choose
 from dlb_core.explanation import Explanation
 from dlb_core.generation.decoding import Decoded, OnToken, decode, ends_of
-from dlb_core.generation.progress import progress
 from dlb_core.generation.result import GenerationExplanation
 from dlb_core.generation.text import Text, lay_out
 from dlb_core.generation.tokens import Tokens
 from dlb_core.kernel.composites import AnyMode, BoundComposite, Composite
 from dlb_core.kernel.modes import BoundMode, Mode
 from dlb_core.kernel.program import Program
+from dlb_core.progress import progress
 
 LAYER = re.compile(r"(?:[^.\d]+\.)*[^.\d]+\.\d+")  # a numbered module, and no other above it
 

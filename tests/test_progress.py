@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from dlb_core.generation.progress import progress
+from dlb_core.progress import progress
 
 
 class Terminal(io.StringIO):
