@@ -73,7 +73,7 @@ def _print_labels(console: Console, result: PipelineResult) -> None:
         for label, p in shown
     ]
     if explained not in probabilities:
-        rows.append(["", "", Text(f"explained: {explained}", "bold")])
+        rows.append(["", "", Text(f"explained: {plain(explained)}", "bold")])
     show(
         console,
         heading("prediction", f"{len(best)} classes"),

@@ -14,6 +14,7 @@ from dlb_core.explanation import Explanation
 from dlb_core.findings import EXPERTS, Routed, Strong, ledgers, routed, target_text
 from dlb_core.kernel.ledger import Ledger
 from dlb_core.ledger_lines import ledger_lines
+from dlb_core.plain import plain
 from dlb_core.table import aligned
 
 SAMPLES = 8  # of a batch, shown on the page; --json has all
@@ -173,9 +174,9 @@ def _of_sample(target: Any, index: int) -> Any:
 
 def _target_text(target: Any, name: Callable[[int], str]) -> str:
     if not isinstance(target, list):
-        return target_text(target, name)
+        return plain(target_text(target, name))
     rest = f" and {len(target) - SAMPLES} more" if len(target) > SAMPLES else ""
-    return ", ".join(target_text(each, name) for each in target[:SAMPLES]) + rest
+    return plain(", ".join(target_text(each, name) for each in target[:SAMPLES]) + rest)
 
 
 def _rounded(values: Any) -> Any:
