@@ -184,7 +184,7 @@ class Words(Sequence[Word]):
         """The words as coloured text, special tokens below it. texts: what they are of, to show what lies between."""
         tokens: list[str] = []
         units: list[float | None] = []
-        limit = max((abs(word.relevance) for word in (*self.words, *self.special)), default=0.0)
+        limit = max((abs(word.relevance) for word in self.words), default=0.0)
         last, end = 0, 0
         for word in self.words:
             gap = " " if tokens else ""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.style import Style
 from rich.text import Text
 
 from dlb_core.choices import choose
@@ -77,8 +78,7 @@ class ColouredText:
         )
 
     def __rich__(self) -> Text:
-        made = Text(f"{plain(self.title)}\n" if self.title else "", style="", end="\n")
-        made.stylize("dim")
+        made = Text.assemble((f"{plain(self.title)}\n" if self.title else "", "dim"))
         for token, units in self._apart():
             made.append(shown(token), self._style(units))
         for other in self.below:
@@ -133,12 +133,13 @@ class ColouredText:
         part = max(-1.0, min(1.0, units / self.scale))
         return part if abs(part) >= WEAK else 0.0
 
-    def _style(self, units: float | None) -> str:
+    def _style(self, units: float | None) -> Style:
+        """A new style each time: rich keeps what it wrote first, for whatever number of colours."""
         part = self._part(units)
         if not part:
-            return ""
+            return Style()
         colour = colour_of(part, 1.0)
-        return f"{hexadecimal(ink_on(colour))} on {hexadecimal(colour)}"
+        return Style(color=hexadecimal(ink_on(colour)), bgcolor=hexadecimal(colour))
 
     def _passage(self) -> str:
         title = f'<div style="font-size:.85em;opacity:.75">{escaped(self.title)}</div>' if self.title else ""
