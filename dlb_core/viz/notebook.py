@@ -98,9 +98,10 @@ def _prediction(explanation: Explanation) -> str:
     if not explanation.output.numel():
         return section("prediction", "<p>an empty batch</p>", detail)
     if "classes" in found:
+        chosen = target if isinstance(target, int) else None
         cells = [
             [
-                strong(name(each["class"])) if each["class"] == target else escaped(name(each["class"])),
+                strong(name(each["class"])) if each["class"] == chosen else escaped(name(each["class"])),
                 f"{100 * each['probability']:.2f} %",
                 length(each["probability"]),
             ]

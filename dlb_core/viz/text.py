@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import html
-import io
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from rich.cells import cell_len
-from rich.console import Console
-from rich.style import Style
+from rich.color import Color, ColorSystem
 from rich.text import Text
 
 from dlb_core.choices import choose
@@ -80,7 +78,8 @@ class ColouredText:
     def __rich__(self) -> Text:
         made = Text.assemble((f"{plain(self.title)}\n" if self.title else "", "dim"))
         for token, units in self._apart():
-            made.append(shown(token), self._style(units))
+            paint = self._paint(units)
+            made.append(shown(token), " on ".join(map(hexadecimal, paint)) if paint else "")
         for other in self.below:
             made.append("\n").append_text(other.__rich__())
         return made
@@ -90,10 +89,17 @@ class ColouredText:
         choose("colours", colours, COLOURS)
         if colours == "auto":
             colours = "truecolor" if os.environ.get("COLORTERM") in ("truecolor", "24bit") else "256"
-        screen = io.StringIO()
-        console = Console(file=screen, force_terminal=True, color_system=colours, no_color=False, legacy_windows=False)
-        console.print(self.__rich__(), soft_wrap=True, end="")
-        return screen.getvalue()
+        system = ColorSystem.TRUECOLOR if colours == "truecolor" else ColorSystem.EIGHT_BIT
+        parts = [f"\x1b[2m{plain(self.title)}\x1b[0m\n"] if self.title else []
+        for token, units in self._apart():
+            paint = self._paint(units)
+            if paint is None:
+                parts.append(shown(token))
+                continue
+            codes = [Color.parse(hexadecimal(colour)).downgrade(system) for colour in paint]
+            start = ";".join((*codes[0].get_ansi_codes(), *codes[1].get_ansi_codes(foreground=False)))
+            parts.append("\n".join(f"\x1b[{start}m{line}\x1b[0m" if line else "" for line in shown(token).split("\n")))
+        return "".join(parts) + "".join(f"\n{other.ansi(colours)}" for other in self.below)
 
     def html(self) -> str:
         """A fragment of HTML that needs no style sheet: each token escaped, its units where the mouse rests on it.
@@ -133,13 +139,11 @@ class ColouredText:
         part = max(-1.0, min(1.0, units / self.scale))
         return part if abs(part) >= WEAK else 0.0
 
-    def _style(self, units: float | None) -> Style:
-        """A new style each time: rich keeps what it wrote first, for whatever number of colours."""
+    def _paint(self, units: float | None) -> tuple[Sequence[int], Sequence[int]] | None:
+        """The ink and the colour below it; None for what is as good as white."""
         part = self._part(units)
-        if not part:
-            return Style()
         colour = colour_of(part, 1.0)
-        return Style(color=hexadecimal(ink_on(colour)), bgcolor=hexadecimal(colour))
+        return (ink_on(colour), colour) if part else None
 
     def _passage(self) -> str:
         title = f'<div style="font-size:.85em;opacity:.75">{escaped(self.title)}</div>' if self.title else ""
@@ -151,14 +155,13 @@ class ColouredText:
         text = escaped(shown(token))
         if units is None:
             return text
-        part = self._part(units)
-        colour = colour_of(part, 1.0)
-        paint = f";background:{hexadecimal(colour)};color:{hexadecimal(ink_on(colour))}" if part else ""
+        paint = self._paint(units)
+        style = "" if paint is None else f";background:{hexadecimal(paint[1])};color:{hexadecimal(paint[0])}"
         told = f"{units:+.4g}"
         label = escaped(f"{token.strip() or repr(token)} {told}")
         return (
             f'<span role="img" aria-label="{label}" title="{told}" '
-            f'style="padding:.15em .1em;border-radius:.2em;unicode-bidi:isolate{paint}">{text}</span>'
+            f'style="padding:.15em .1em;border-radius:.2em;unicode-bidi:isolate{style}">{text}</span>'
         )
 
 

@@ -133,7 +133,7 @@ def test_on_a_terminal_words_have_colours(monkeypatch: pytest.MonkeyPatch) -> No
     assert text.ansi() == text.ansi("truecolor")
     monkeypatch.delenv("COLORTERM")
     assert text.ansi() == text.ansi("256")
-    with pytest.raises(ValueError, match="truecolor, 256"):
+    with pytest.raises(ValueError, match="choose one of 'auto', 'truecolor', '256'"):
         text.ansi("16")  # type: ignore[arg-type]
     screen = io.StringIO()
     Console(file=screen, force_terminal=True, color_system="truecolor", no_color=False).print(text)
