@@ -150,6 +150,27 @@ def test_what_a_model_wrote_token_by_token(dlb, place, models):
         assert 0 < token["probability"] < 1
 
 
+@pytest.mark.usefixtures("_one_load")
+def test_a_report_of_a_text(dlb, place, models):
+    call = ("explain", "--model", str(models / "sentiment"), "--text", "This product is <b>amazing</b>")
+    answer = dlb(*call, "--report", "--beside", "epsilon")
+    assert answer.code == 0, answer.err
+    assert "dlb-explanation/report.html" in answer.out
+    assert "<b>amazing" not in (place.path / "dlb-explanation/report.html").read_text("utf-8")
+    captions = Explanation.load("dlb-explanation/explanation").captions
+    assert captions.classes == ("negative", "positive", "neutral")
+    assert " product" in captions.tokens["input_ids"][0]
+
+
+@pytest.mark.usefixtures("_one_load")
+def test_a_report_of_what_was_written(dlb, place, models):
+    call = ("explain", "--model", str(models / "writer"), "--generate", "--text", PROMPT, "--max-new-tokens", "2")
+    told = dlb(*call, "--report", "it.html", "--json").json
+    assert told["files"][-1]["path"] == "it.html"
+    assert (place.path / "it.html").stat().st_size > 1000
+    assert GenerationExplanation.load("dlb-explanation/explanation").steps == (0, 1)
+
+
 def test_what_an_encoder_decoder_wrote_is_no_part_of_its_prompt():
     """Its source is the first text, its own words are the second."""
     tokenizer = makers.metaspace()
@@ -248,6 +269,11 @@ NAMED = ("explain", "--model", "m")
         ((*NAMED, "--generate", "--text", "hi", "--target", "1"), "--target does not go with --generate"),
         ((*NAMED, "--generate", "--text", "hi", "--max-new-tokens", "0"), "must be at least 1"),
         ((*NAMED, "--text", "hi", "--max-new-tokens", "3"), "--max-new-tokens goes with --generate"),
+        (
+            (*NAMED, "--generate", "--text", "hi", "--report", "--beside", "flat"),
+            "--beside does not go with --generate",
+        ),
+        ((*NAMED, "--text", "hi", "--classes", "x.txt"), "--classes does not go with --model"),
         ((*NAMED, "--text", "hi", "--top", "0"), "--top 0"),
         ((*NAMED, "--text", "hi", "--mode", "magic"), "unknown mode 'magic'"),
         ((*NAMED, "--text", "hi", "--option", "nothing=1"), "has no option 'nothing'"),
