@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +101,19 @@ def ledgers(explanation: Explanation) -> dict[str, Ledger]:
     return {"ledger for the target": explanation.positive.ledger, "ledger against it": explanation.negative.ledger}
 
 
+def summed(books: Sequence[Ledger]) -> Ledger:
+    """The books of several seeds together."""
+    return Ledger(
+        seed=math.fsum(b.seed for b in books),
+        inputs=_added(b.inputs for b in books),
+        accounts=_added(b.accounts for b in books),
+        scale=math.fsum(b.scale for b in books),
+        input_scale=math.fsum(b.input_scale for b in books),
+        seed_scale=math.fsum(b.seed_scale for b in books),
+        tolerance=max(b.tolerance for b in books),
+    )
+
+
 def strongest(explanation: Explanation, values: Mapping[str, Tensor], top: int) -> list[Strong]:
     """The `top` elements of all inputs with the largest |relevance|; those without relevance are left out."""
     seed = next(iter(ledgers(explanation).values())).seed
@@ -181,3 +196,11 @@ def _per_sample(explanation: Explanation) -> list[Any]:
     if isinstance(explanation.target, list):
         return explanation.target
     return [explanation.target] * (explanation.output.shape[0] if explanation.output.dim() else 1)
+
+
+def _added(books: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    parts: defaultdict[str, list[float]] = defaultdict(list)
+    for book in books:
+        for name, units in book.items():
+            parts[name].append(units)
+    return {name: math.fsum(units) for name, units in parts.items()}

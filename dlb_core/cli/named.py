@@ -47,8 +47,11 @@ def explain_named(args: argparse.Namespace) -> int:
     check_folder(folder)
     pipeline = DLBacktracePipeline.create_simple(args.name, args.device)
     units = {"mode": mode, "seed": args.seed, "multiplier": args.multiplier}
-    with stages() as stage, contextlib.redirect_stdout(sys.stderr), _quiet():
+    with contextlib.ExitStack() as stack:
+        stage = stack.enter_context(stages())
         stage(f"loading {args.name}")
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        stack.enter_context(_quiet())
         run = _run(pipeline, args, units, options)
         each = 1 + len(report.modes)
         stage(("writing and explaining" if args.generate else "explaining") + (f" [1/{each}]" if report.modes else ""))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,19 +56,6 @@ def prompt_words(tokens: Sequence[Written]) -> Words:
     return Words(tuple(replace(word[0], relevance=math.fsum(w.relevance for w in word)) for word in each))
 
 
-def summed(books: Sequence[Ledger]) -> Ledger:
-    """The books of all tokens together."""
-    return Ledger(
-        seed=math.fsum(b.seed for b in books),
-        inputs=_added(b.inputs for b in books),
-        accounts=_added(b.accounts for b in books),
-        scale=math.fsum(b.scale for b in books),
-        input_scale=math.fsum(b.input_scale for b in books),
-        seed_scale=math.fsum(b.seed_scale for b in books),
-        tolerance=max(b.tolerance for b in books),
-    )
-
-
 def of_classes(result: PipelineResult, strong: Sequence[Strong]) -> dict[str, Any]:
     """The findings of a classification for `--json`; words of a text, elements of an image."""
     explanation = result["explanation"]
@@ -115,11 +101,3 @@ def _text(tokenizer: Any, token: int, spelled: str) -> str:
     """What a token stands for; where that is no whole character, as the vocabulary spells it."""
     text: str = tokenizer.decode([token])
     return spelled if UNREADABLE in text or not text else text
-
-
-def _added(books: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    parts: defaultdict[str, list[float]] = defaultdict(list)
-    for book in books:
-        for name, units in book.items():
-            parts[name].append(units)
-    return {name: math.fsum(units) for name, units in parts.items()}

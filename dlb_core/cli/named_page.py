@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from dlb_core.cli.named_data import Written, prompt_words, summed
+from dlb_core.cli.named_data import Written, prompt_words
 from dlb_core.cli.page import Files, bar, print_experts, print_files, print_ledger, print_strongest, print_title
 from dlb_core.cli.screen import heading, show, table
-from dlb_core.findings import CLASSES, Strong, ledgers, routed
+from dlb_core.findings import CLASSES, Strong, ledgers, routed, summed
 from dlb_core.kernel.ledger import Ledger
 from dlb_core.pipeline import PipelineResult, Words
 from dlb_core.plain import plain

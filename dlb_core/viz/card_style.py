@@ -18,6 +18,7 @@ font-weight:400;vertical-align:middle;overflow-wrap:anywhere}
 .dlb-card tr,.dlb-card tbody tr:nth-child(odd),.dlb-card tbody tr:hover{background:none}
 .dlb-card td:nth-child(n+2){font-variant-numeric:tabular-nums;text-align:right;white-space:nowrap}
 .dlb-card th:nth-child(n+2){text-align:right}
+.dlb-card .dlb-told th:last-child,.dlb-card .dlb-told td:last-child{text-align:left;white-space:normal}
 .dlb-card .dlb-sum td{border-top:1px solid var(--line);font-weight:600}
 .dlb-card .dlb-bar{position:relative;display:inline-block;width:120px;height:9px;vertical-align:middle}
 .dlb-card .dlb-bar::before{content:"";position:absolute;left:50%;top:-2px;bottom:-2px;border-left:1px solid var(--line)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from dlb_core.viz.view import View, ledger_of, sides, views
 
 if TYPE_CHECKING:
     from dlb_core.explanation import Explanation
-    from dlb_core.relevance import Relevance
+    from dlb_core.kernel.ledger import Ledger
 
 LARGEST = 160_000  # characters of the inputs on a card; what is beyond is in the report
 PICTURE = 30_000  # bytes of one picture
@@ -32,10 +32,7 @@ TOKENS, ROWS, ACCOUNTS, STRONG = 250, 12, 8, 5  # shown of each
 
 def card(explanation: Explanation) -> str:
     """Prediction, inputs by what they are, and the ledger, of the first sample (and the first of several targets)."""
-    about = [f"mode {explanation.mode}"] if explanation.mode else []
-    about += [f"{name}={value}" for name, value in explanation.options.items() if value is not None]
-    head = [strong(explanation.captions.model)] if explanation.captions.model else []
-    parts = [f'<div class="dlb-head">{"".join(head)}<span>{escaped(", ".join(about))}</span></div>']
+    parts = [heading(explanation.captions.model, explanation.mode, explanation.options)]
     samples = explanation.output.shape[0] if explanation.output.dim() else 1
     notes = [f"sample 1 of {samples}"] if samples > 1 else []
     if len(explanation.relevance.ledgers) > 1:
@@ -45,8 +42,16 @@ def card(explanation: Explanation) -> str:
     parts += [_prediction(explanation), *_inputs(explanation)]
     for side, relevance in sides(explanation.relevance).items():
         detail = f"of all {samples} samples" if samples > 1 else ""
-        parts.append(_ledger(f"ledger {side}".strip(), relevance, detail))
+        parts.append(books(f"ledger {side}".strip(), ledger_of(relevance), detail))
     return framed(parts)
+
+
+def heading(model: str, mode: str, options: Mapping[str, Any]) -> str:
+    """What was explained, and how."""
+    about = [f"mode {mode}"] if mode else []
+    about += [f"{name}={value}" for name, value in options.items() if value is not None]
+    head = strong(model) if model else ""
+    return f'<div class="dlb-head">{head}<span>{escaped(", ".join(about))}</span></div>'
 
 
 def framed(parts: Iterable[str]) -> str:
@@ -64,13 +69,14 @@ def section(title: str, body: str, detail: str = "") -> str:
     return f'<div class="dlb-part"><h4>{escaped(title)} <small>{escaped(detail)}</small></h4>{body}</div>'
 
 
-def rows(columns: Sequence[str], cells: Iterable[Sequence[str]], *, total: bool = False) -> str:
-    """A table of cells that are HTML; `total` sets the last row apart."""
+def rows(columns: Sequence[str], cells: Iterable[Sequence[str]], *, total: bool = False, told: bool = False) -> str:
+    """A table of cells that are HTML; `total` sets the last row apart, `told`: the last column is text."""
     heads = "".join(f'<th scope="col">{escaped(name)}</th>' for name in columns)
     lines = [f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in cells]
     if total:
         lines[-1] = lines[-1].replace("<tr>", '<tr class="dlb-sum">', 1)
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    kind = ' class="dlb-told"' if told else ""
+    return f"<table{kind}><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
 def bar(part: float) -> str:
@@ -250,9 +256,8 @@ def _scale(planes: Sequence[Tensor], limit: float) -> str:
     return scale_bar(limit, signed=any(bool((plane < 0).any()) for plane in planes))
 
 
-def _ledger(title: str, relevance: Relevance, detail: str) -> str:
+def books(title: str, ledger: Ledger, detail: str = "") -> str:
     """Where the seed went; shares add up to 100.00 %."""
-    ledger = ledger_of(relevance)
     lines = ledger_lines(ledger, ACCOUNTS)
     units = aligned([line.units for line in lines], digits=5)
     cells = [

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from dlb_core import Contrast, DLBacktrace, Explanation
 from dlb_core.findings import target_text
+from dlb_core.generation import GenerationExplanation
+from dlb_core.kernel.ledger import Ledger
 from dlb_core.targets import Query
 from dlb_core.viz.notebook import LARGEST
 from dlb_core.viz.png import png
@@ -201,6 +203,21 @@ def test_values_that_are_no_numbers(found: Explanation) -> None:
     broken = dataclasses.replace(found, given={n: torch.full_like(t, torch.nan) for n, t in found.given.items()})
     checked(dataclasses.replace(broken, output=torch.full((2, 3), torch.nan)))
     checked(dataclasses.replace(found, output=torch.tensor(3.0)))
+
+
+def test_a_generation() -> None:
+    """By the ids of its tokens, whatever was asked for."""
+    none = GenerationExplanation(torch.tensor([[1, 2, 3, 4]]), 2, torch.ones(1, 2, dtype=torch.bool))
+    Check(none._repr_html_())
+    ledger = Ledger(100.0, {"input_ids": 90.0}, {EVIL: 10.0}, 1.0, 1.0, 1.0, 1e-5)
+    units = torch.tensor([[[60.0, 40.0, 0.0, 0.0], [10.0, -20.0, 110.0, 0.0]]])
+    found = dataclasses.replace(none, steps=(0, 1), relevance=units, ledgers=(ledger, ledger), mode=EVIL)
+    card = found._repr_html_()
+    Check(card)
+    assert "<td>-10.00 %</td><td>3 at 2 (+110), 2 at 1 (-20), 1 at 0 (+10)</td>" in card
+    assert "1 +70" in card  # the first token of the prompt, in both
+    assert "<td>180.00</td><td>90.00 %</td>" in card
+    Check(dataclasses.replace(found, scores=torch.full((1, 2), -1.0))._repr_html_())
 
 
 def test_targets_in_words() -> None:
