@@ -117,12 +117,6 @@ class GenerationExplanation(Mapping[str, Any]):
             f"{len(self.steps)} explained, mode={self.mode!r})"
         )
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the tokens and what they came from."""
-        from dlb_core.viz.notebook_generation import generation_card
-
-        return generation_card(self)
-
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Writes ``generation.json`` and ``tensors.safetensors`` into a new folder, all of it or nothing.
 
@@ -167,3 +161,9 @@ class GenerationExplanation(Mapping[str, Any]):
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FILES.incomplete(folder, error) from None
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the tokens and what they came from."""
+        from dlb_core.viz.notebook_generation import generation_card
+
+        return generation_card(self)
