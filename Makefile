@@ -20,7 +20,8 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv/.ready  ## explain a handwritten seven with the shipped digits network
-	.venv/bin/dlb explain examples/digits/model.py:load --input examples/digits/seven.png --mode default --out build/demo
+	.venv/bin/dlb explain examples/digits/model.py:load --input examples/digits/seven.png --mode default --out build/demo \
+		--report --beside contrastive
 
 demo-moe: .venv/.ready  ## train a small mixture of experts and see which expert carries which digit
 	.venv/bin/python examples/moe_experts.py
