@@ -282,6 +282,7 @@ def test_texts_in_words_out() -> None:
         model, {name: tokenizer("a", return_tensors="pt")[name] for name in ("input_ids", "attention_mask")}
     )
     found = dlb.run_task(inputs=["A terrible product", "amazing"], tokenizer=tokenizer)
+    assert " product" in found["explanation"].text().tokens
     assert found["task"] == "text-classification"
     assert [[word.text for word in words] for words in found["words"]] == [["A", "terrible", "product"], ["amazing"]]
     for words, row in zip(found["words"], found["relevance"]["input_ids"], strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from dlb_core import Explanation
+from dlb_core.cli.options import class_list
+from dlb_core.cli.report import Report
 
 EXPLAIN = ("explain", "model.py:load", "--input", "grey.png")
 REPORT = "dlb-explanation/report.html"
@@ -37,9 +40,9 @@ def test_in_a_file_outside(dlb, place):
     assert [p.name for p in (place.path / "pages").iterdir()] == ["it.html"]
 
 
-def test_its_name_in_the_folder_may_be_said(dlb, place):
-    assert dlb(*EXPLAIN, "--report", "a/report.html", "--out", "a").code == 0
-    assert (place.path / "a/report.html").is_file()
+def test_its_name_in_the_folder_may_be_said():
+    asked = argparse.Namespace(report="a/report.html", beside=[], plan=False)
+    assert Report.parse(asked, Path("a")).place(Path("a")) == Path("a/report.html")
 
 
 def test_modes_beside_each_other(dlb, place, monkeypatch):
@@ -123,23 +126,33 @@ def test_all_of_it_or_nothing(dlb, place, monkeypatch, where, how, code, file):
     assert (report.read_bytes(), place.entries()) == (good, before)
 
 
-@pytest.mark.parametrize("name", ["names.txt", "list.json", "map.json"])
-def test_classes_have_names(dlb, place, name):
-    names = [f"digit {i}" for i in range(9)] + ["<b>nine\x1b[31m"]
-    text = {
-        "names.txt": "\n".join(names),
-        "list.json": json.dumps(names),
-        "map.json": json.dumps(dict(enumerate(names))),
-    }
-    (place.path / name).write_text(text[name])
-    answer = dlb(*EXPLAIN, "--classes", name, "--target", "9")
+NAMES = [f"digit {i}" for i in range(9)] + ["<b>nine\x1b[31m"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("names.txt", "\n".join(NAMES) + "\n"),
+        ("list.json", json.dumps(NAMES)),
+        ("map.json", json.dumps(dict(enumerate(NAMES)))),
+    ],
+)
+def test_files_of_classes(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    found = class_list(str(tmp_path / name))
+    assert [*(found.values() if isinstance(found, dict) else found)] == NAMES
+
+
+def test_classes_have_names(dlb, place):
+    (place.path / "map.json").write_text(json.dumps(dict(enumerate(NAMES))))
+    answer = dlb(*EXPLAIN, "--classes", "map.json", "--target", "9")
     assert answer.code == 0, answer.err
     assert "\x1b" not in answer.out
     assert "<b>nine\\x1b[31m" in answer.out
-    assert Explanation.load("dlb-explanation").captions.classes == tuple(names)
-    told = dlb(*EXPLAIN, "--classes", name, "--json").json
-    assert all(entry["label"] == names[entry["class"]] for entry in told["prediction"]["classes"][0])
-    assert dlb("explain", "model.py:colour", "--input", "photo.png", "--classes", name).code == 2  # of 3 classes
+    assert Explanation.load("dlb-explanation").captions.classes == tuple(NAMES)
+    told = dlb(*EXPLAIN, "--classes", "map.json", "--json").json
+    assert all(entry["label"] == NAMES[entry["class"]] for entry in told["prediction"]["classes"][0])
+    assert dlb("explain", "model.py:colour", "--input", "photo.png", "--classes", "map.json").code == 2  # of 3 classes
 
 
 def test_an_image_is_shown_as_it_is_in_its_file(dlb, place):

@@ -84,6 +84,12 @@ def test_a_pair_of_texts(sentiment: DLBacktracePipeline) -> None:
         ("broke", 1),
     ]
     assert found["pairs"] == ["it broke"]
+    captions = found["explanation"].captions
+    assert captions.classes == ("negative", "positive", "neutral")
+    (tokens,) = captions.tokens["input_ids"]
+    assert (tokens[0], tokens[-1], tokens.count("[SEP]")) == ("[CLS]", "[SEP]", 2)
+    assert "".join(token for token in tokens if "[" not in token) == "A terrible productit broke"
+    assert found["explanation"].text().tokens == tokens
 
 
 def test_regression_is_about_the_value(tmp_path: Path) -> None:
@@ -94,6 +100,7 @@ def test_regression_is_about_the_value(tmp_path: Path) -> None:
     assert found["task"] == "regression"
     assert found["relevance"].ledger.seed == pytest.approx(found["values"][0][0], rel=1e-5)
     assert "probabilities" not in found
+    assert found["explanation"].captions.classes == ()
 
 
 def test_one_output_is_a_class_and_its_opposite(tmp_path: Path) -> None:
@@ -105,6 +112,7 @@ def test_one_output_is_a_class_and_its_opposite(tmp_path: Path) -> None:
     side = float(found["predictions"].sigmoid())
     assert found["probabilities"][0] == pytest.approx({"not toxic": 1 - side, "toxic": side})
     assert found["labels"] == found["explained"] == ["toxic" if side > 0.5 else "not toxic"]
+    assert found["explanation"].captions.classes == ("toxic",)
     assert pipeline.run_simple_analysis(TEXT, label="toxic")["explained"] == ["toxic"]
 
 
@@ -124,6 +132,9 @@ def test_images_are_prepared_as_the_model_was_trained(seer: DLBacktracePipeline,
     assert found["relevance"]["pixel_values"].shape == (1, 3, 16, 16)
     assert found["explained"] == ["fox"]
     assert 0 <= float(found["images"][0].min()) <= float(found["images"][0].max()) <= 1 + 1e-6
+    captions = found["explanation"].captions
+    assert captions.classes == ("cat", "dog", "fox")
+    assert torch.equal(captions.images["pixel_values"], torch.stack(found["images"]))
     again = seer.run_image_classification([Image.open(picture), np.asarray(Image.open(picture))], label="fox")
     ready = seer.run_image_classification(pixels, label="fox")
     for other in (again["relevance"]["pixel_values"][1:], ready["relevance"]["pixel_values"]):
