@@ -101,29 +101,24 @@ def interrupt(*args: Any, **kwargs: Any) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(
-    ("where", "how", "code", "file"),
-    [
-        ("dlb_core.explanation.Explanation.to_html", no_space, 1, ()),
-        ("dlb_core.explanation.Explanation.to_html", interrupt, 130, ("it.html",)),
-        ("pathlib.Path.rename", interrupt, 130, ("it.html",)),
-    ],
-    ids=["inside", "outside", "the folder fails"],
-)
-def test_all_of_it_or_nothing(dlb, place, monkeypatch, where, how, code, file):
-    call = (*EXPLAIN, "--report", *file)
+WRITES, MOVES = "dlb_core.explanation.Explanation.to_html", "pathlib.Path.rename"
+
+
+def test_all_of_it_or_nothing(dlb, place, monkeypatch):
+    def fails(where: str, how: Any, *more: str) -> int:
+        with monkeypatch.context() as patch:
+            patch.setattr(where, how)
+            return dlb(*EXPLAIN, "--report", *more).code
+
     before = place.entries()
-    with monkeypatch.context() as patch:
-        patch.setattr(where, how)
-        assert dlb(*call).code == code
+    assert fails(WRITES, no_space) == 1
+    assert fails(MOVES, interrupt, "it.html") == 130
     assert place.entries() == before
-    assert dlb(*call).code == 0
-    report = place.path / (file[0] if file else REPORT)
-    good, before = report.read_bytes(), place.entries()
-    with monkeypatch.context() as patch:
-        patch.setattr(where, how)
-        assert dlb(*call, "--target", "3").code == code
-    assert (report.read_bytes(), place.entries()) == (good, before)
+    assert dlb(*EXPLAIN, "--report", "it.html").code == 0
+    good, before = (place.path / "it.html").read_bytes(), place.entries()
+    assert fails(WRITES, interrupt, "it.html", "--target", "3") == 130
+    assert fails(MOVES, interrupt, "it.html", "--target", "3") == 130
+    assert ((place.path / "it.html").read_bytes(), place.entries()) == (good, before)
 
 
 NAMES = [f"digit {i}" for i in range(9)] + ["<b>nine\x1b[31m"]

@@ -65,7 +65,7 @@ def contrastive(dlb: DLBacktrace) -> Explanation:
     return found.captioned(tokens={"ids": [["It", " is", " so", " good"], ["no", " way", "!", "\n"]]})
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(texts, st.text(max_size=5) | st.sampled_from(HOSTILE))
 def test_no_token_steers_a_terminal_or_a_page(parts: list[tuple[str, float | None]], title: str) -> None:
     text = ColouredText(tuple(t for t, _ in parts), tuple(u for _, u in parts), title)
@@ -81,6 +81,7 @@ def test_no_token_steers_a_terminal_or_a_page(parts: list[tuple[str, float | Non
     assert not any("url(" in (value or "") for name, value in read.attributes if name == "style")
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.text(), st.none() | st.floats(-9, 9)), min_size=1, max_size=6))
 def test_a_page_keeps_the_text(parts: list[tuple[str, float | None]]) -> None:
     text = ColouredText((" ", *(t for t, _ in parts)), (None, *(u for _, u in parts)))
@@ -140,6 +141,7 @@ def test_on_a_terminal_words_have_colours(monkeypatch: pytest.MonkeyPatch) -> No
     assert "48;2;130;0;25mgood" in screen.getvalue()
 
 
+@settings(max_examples=60)
 @given(st.floats(-1, 1))
 def test_ink_is_read_on_every_colour(part: float) -> None:
     def luminance(colour: tuple[int, int, int]) -> float:
