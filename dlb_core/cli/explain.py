@@ -51,21 +51,19 @@ def explain(args: argparse.Namespace) -> int:
             else:
                 units = {"task": args.task, "multiplier": args.multiplier, "seed": args.seed, "target": wanted}
                 asked = partial(dlb.explain, *_positional(inputs, device), **units)
-                each = 1 + len(report.modes)
-                stage("explaining" + (f" [1/{each}]" if report.modes else ""))
-                found = [asked(mode=mode, **options)]
-                for number, other in enumerate(report.modes, 2):
-                    stage(f"explaining in mode {getattr(other, 'name', other)} [{number}/{each}]")
-                    found.append(asked(mode=other))
+                found = []
+                for said, one, its in report.runs("explaining", mode, options):
+                    stage(said)
+                    found.append(asked(mode=one, **its))
         if not args.plan:
-            explanation, *beside = [_named(one, args.model, loaded, inputs, dlb.input_names, classes) for one in found]
-            tensors = {name: tensor for name, (tensor, _) in inputs.labelled(dlb.input_names).items()}
-            predicted = prediction(explanation.output, args.task, explanation.captions.classes)
-            strong = strongest(explanation, tensors, args.top)
             stage(f"writing {folder}")
+            explanation, *beside = [_named(one, args.model, loaded, inputs, dlb.input_names, classes) for one in found]
             files, notes = _write(explanation, beside, inputs, dlb.input_names, folder, report)
     if args.plan:
         return _show_plan(plan.table(), args)
+    tensors = {name: tensor for name, (tensor, _) in inputs.labelled(dlb.input_names).items()}
+    predicted = prediction(explanation.output, args.task, explanation.captions.classes)
+    strong = strongest(explanation, tensors, args.top)
     if args.json:
         document = as_document(explanation, predicted, strong)
         listed = [{"path": path, "what": what} for path, what in files]

@@ -46,22 +46,26 @@ def explain_named(args: argparse.Namespace) -> int:
     report = Report.parse(args, folder)
     check_folder(folder)
     pipeline = DLBacktracePipeline.create_simple(args.name, args.device)
-    units = {"mode": mode, "seed": args.seed, "multiplier": args.multiplier}
+    units = {"seed": args.seed, "multiplier": args.multiplier}
     with contextlib.ExitStack() as stack:
         stage = stack.enter_context(stages())
         stage(f"loading {args.name}")
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         stack.enter_context(_quiet())
-        run = _run(pipeline, args, units, options)
-        each = 1 + len(report.modes)
-        stage(("writing and explaining" if args.generate else "explaining") + (f" [1/{each}]" if report.modes else ""))
-        result = run()
-        beside = []
-        for number, other in enumerate(report.modes, 2):
-            stage(f"explaining in mode {getattr(other, 'name', other)} [{number}/{each}]")
-            beside.append(_run(pipeline, args, {**units, "mode": other}, {})()["explanation"])
+        what = "writing and explaining" if args.generate else "explaining"
+        asked = report.runs(what, mode, options)
+        runs = [(said, _run(pipeline, args, {**units, "mode": one}, its)) for said, one, its in asked]
+        results = []
+        for said, run in runs:
+            stage(said)
+            results.append(run())
+        result, *others = results
         stage(f"writing {folder}")
-        about = {"tokenizer": pipeline.load(WRITE).tokenizer} if args.generate else {"beside": beside}
+        about = (
+            {"tokenizer": pipeline.load(WRITE).tokenizer}
+            if args.generate
+            else {"beside": [r["explanation"] for r in others]}
+        )
         files = _write(result, folder, report, about)
     tokens = written(result, pipeline.load(WRITE).tokenizer) if args.generate else []
     strong = _strongest(result, args.top)

@@ -43,6 +43,15 @@ class Report:
                 registry().bind(mode)
         return cls(True, _file(args.report, folder), modes)
 
+    def runs(self, what: str, mode: Any, options: dict[str, Any]) -> list[tuple[str, Any, dict[str, Any]]]:
+        """What to say of each run, its mode, and the mode's options; those beside have their defaults."""
+        asked: list[tuple[Any, dict[str, Any]]] = [(mode, options), *((other, {}) for other in self.modes)]
+        count = f" [{{}}/{len(asked)}]" if self.modes else ""
+        return [
+            (f"{what} in mode {getattr(one, 'name', one)}{count.format(number)}", one, its)
+            for number, (one, its) in enumerate(asked, 1)
+        ]
+
     def place(self, folder: Path) -> Path:
         """Where it is when all is done."""
         return folder / NAME if self.file is None else self.file
