@@ -58,12 +58,12 @@ def explain(args: argparse.Namespace) -> int:
         if not args.plan:
             stage(f"writing {folder}")
             explanation, *beside = [_named(one, args.model, loaded, inputs, dlb.input_names, classes) for one in found]
+            tensors = {name: tensor for name, (tensor, _) in inputs.labelled(dlb.input_names).items()}
+            predicted = prediction(explanation.output, args.task, explanation.captions.classes)
+            strong = strongest(explanation, tensors, args.top)
             files, notes = _write(explanation, beside, inputs, dlb.input_names, folder, report)
     if args.plan:
         return _show_plan(plan.table(), args)
-    tensors = {name: tensor for name, (tensor, _) in inputs.labelled(dlb.input_names).items()}
-    predicted = prediction(explanation.output, args.task, explanation.captions.classes)
-    strong = strongest(explanation, tensors, args.top)
     if args.json:
         document = as_document(explanation, predicted, strong)
         listed = [{"path": path, "what": what} for path, what in files]
