@@ -96,8 +96,9 @@ class ColouredText:
             if paint is None:
                 parts.append(shown(token))
                 continue
-            codes = [Color.parse(hexadecimal(colour)).downgrade(system) for colour in paint]
-            start = ";".join((*codes[0].get_ansi_codes(), *codes[1].get_ansi_codes(foreground=False)))
+            below = Color.parse(hexadecimal(paint[1])).downgrade(system)  # what the terminal has of this colour
+            ink = Color.parse(hexadecimal(ink_on(below.get_truecolor()))).downgrade(system)
+            start = ";".join((*ink.get_ansi_codes(), *below.get_ansi_codes(foreground=False)))
             parts.append("\n".join(f"\x1b[{start}m{line}\x1b[0m" if line else "" for line in shown(token).split("\n")))
         return "".join(parts) + "".join(f"\n{other.ansi(colours)}" for other in self.below)
 
