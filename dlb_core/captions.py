@@ -57,7 +57,7 @@ def captioned(
     if tokenizer is not None and tokens is not None:
         raise ValueError("tokens= are the texts that tokenizer= would give: give one of them")
     if tokenizer is not None:
-        tokens = {name: _read(tokenizer, ids) for name, ids in _ids(explanation).items()}
+        tokens = {name: token_texts(tokenizer, ids) for name, ids in _ids(explanation).items()}
     if tokens is not None:
         found = {name: _rows(each) for name, each in _by_input(tokens, "tokens", explanation).items()}
         for name, rows in found.items():
@@ -124,8 +124,8 @@ def _holds_ids(tensor: Tensor) -> bool:
     return tensor.dim() == 2 and not tensor.is_floating_point() and not tensor.is_complex()
 
 
-def _read(tokenizer: Any, ids: Tensor) -> list[list[str]]:
-    """The text that each token adds, the space before it included; a token that adds none by its own name."""
+def token_texts(tokenizer: Any, ids: Tensor) -> list[list[str]]:
+    """The text that each token of [B, T] adds, the space before it included; one that adds none by its own name."""
     from dlb_core.pipeline.encoding import written
 
     rows = []

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -15,8 +15,11 @@ from dlb_core.explanation_files import ledger_in, ledger_out
 from dlb_core.kernel.ledger import Ledger
 from dlb_core.saved import Format
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 FILES = Format("dlb-generation", 1, "generation.json", "explained generation")
-_TENSORS = ("sequences", "generated", "relevance", "source_relevance", "scores", "total", "source_total")
+_TENSORS = ("sequences", "generated", "relevance", "source_relevance", "scores", "total", "source_total", "source")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class GenerationExplanation(Mapping[str, Any]):
     as they were chosen, [S, G]. step_scores: what each token was chosen by, [S, V] a step. layers: by a layer's path,
     units by position, [S, N, L]. outputs: what a layer returned where the token was decided, [S, N, width]. experts: by
     layer of experts; see `ExpertLayer`, with the explained tokens as its targets. total: of a contrastive mode, the sum
-    of its two maps.
+    of its two maps. source: an encoder's text, ids [S, source length].
 
     As a mapping it has ``scores_trace``, ``relevance_trace`` and ``layerwise_output_trace``, lists with one entry for
     each (explained) token, as far as they were asked for.
@@ -51,6 +54,7 @@ class GenerationExplanation(Mapping[str, Any]):
     experts: Mapping[str, ExpertLayer] = field(default_factory=dict)
     total: Tensor | None = None
     source_total: Tensor | None = None
+    source: Tensor | None = None
     mode: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -109,6 +113,22 @@ class GenerationExplanation(Mapping[str, Any]):
         if self.experts:
             entry["expert_relevance"] = {name: layer.relevance[n] for name, layer in self.experts.items()}
         return entry
+
+    def plot(self, tokenizer: Any = None, sample: int = 0) -> Figure:
+        """What each token came from, as a matrix of tokens by tokens; the future is blank.
+
+        tokenizer: for the texts of the tokens (default: their ids). sample: which sequence. Raises ImportError without
+        matplotlib, ValueError where no relevance was asked for.
+        """
+        from dlb_core.viz.generation import plot_generation
+
+        return plot_generation(self, tokenizer, sample)
+
+    def plot_token(self, n: int, tokenizer: Any = None, sample: int = 0) -> Figure:
+        """What the explained token `n` (from 0) came from: the text before it, coloured. Otherwise as `plot`."""
+        from dlb_core.viz.generation import plot_token
+
+        return plot_token(self, n, tokenizer, sample)
 
     def __repr__(self) -> str:
         sequences, length = self.sequences.shape

@@ -188,6 +188,7 @@ class DLBAutoSampler:
             steps=steps,
             relevance=by_sequence[text.ids],
             source_relevance=by_sequence.get(source),
+            source=text.inputs.get(source),
             ledgers=found.ledgers,
             layers={path: r.transpose(0, 1) for path, r in found.layers.items()},
             outputs={path: tokens.outputs(path, steps).transpose(0, 1) for path, mine in paths.items() if mine},

@@ -20,18 +20,21 @@ if TYPE_CHECKING:
 
 MOST_LINES = 25  # of the inputs, and of the accounts
 FEW_ROWS, ENOUGH_ROWS, MOST_ROWS = 6, 30, 80
-NOTHING = 'nothing was recorded by node: explain with check="raise" or check="warn"'
+REMEDY = 'explain with check="raise" or check="warn"'
 
 
 def plot_ledger(explanation: Explanation, *, target: int = 0) -> Picture:
     """See `Explanation.plot_ledger`."""
     ledgers = {side: ledger_of(relevance, target) for side, relevance in sides(explanation.relevance).items()}
+    top = heading(explanation, "Ledger", target=target)
+    if all(not ledger.inputs and not ledger.accounts for ledger in ledgers.values()):
+        return compose([*top, f"no books were kept: {REMEDY}"], [])
     lines = {side: ledger_lines(ledger, MOST_LINES) for side, ledger in ledgers.items()}
     steps = {side: _steps(ledgers[side], lines[side]) for side in ledgers}
     reach = reach_of(*(ends for each in steps.values() for ends in each))
     digits = Digits.of(max(-reach[0], reach[1]))
     row = [_waterfall(side, ledgers[side], lines[side], steps[side], reach, digits) for side in ledgers]
-    return compose(heading(explanation, target=target), [row])
+    return compose(top, [row])
 
 
 def _steps(ledger: Ledger, lines: Sequence[Line]) -> tuple[list[float], list[float]]:
@@ -78,9 +81,9 @@ def plot_layers(explanation: Explanation, *, target: int = 0, depth: int | None 
         raise ValueError(f"depth={depth}: choose 1 or more")
     ledgers = {side: ledger_of(relevance, target) for side, relevance in sides(explanation.relevance).items()}
     first = next(iter(ledgers.values()))
-    top = heading(explanation, target=target)
+    top = heading(explanation, "Layers", target=target)
     if not first.by_node:
-        return compose([*top, NOTHING], [])
+        return compose([*top, f"nothing was recorded by node: {REMEDY}"], [])
     books = {side: _books(ledger, layers(first, depth)) for side, ledger in ledgers.items()}
     names = [*next(iter(books.values()))]
     columns = []

@@ -22,7 +22,7 @@ class Digits:
     def of(cls, limit: float, digits: int = 3) -> Digits:
         """For numbers up to +-`limit`, the largest with so many digits."""
         if not limit or not math.isfinite(limit):
-            return cls(max(digits - 1, 0))
+            return cls(0)
         size = math.floor(math.log10(limit))
         if -3 <= size < 5:
             return cls(max(digits - 1 - size, 1 if size < 3 else 0))
@@ -44,7 +44,7 @@ class Digits:
         if not value or not math.isfinite(value) or any(digit in "123456789" for digit in written.split("e")[0]):
             return written
         mantissa, power = f"{abs(value):.0e}".split("e")
-        short = f"{abs(value):.1g}" if int(power) >= -3 else f"{mantissa}e{_signed(int(power))}"
+        short = f"{abs(value):.1g}" if -3 <= int(power) < 5 else f"{mantissa}e{_signed(int(power))}"
         return f"{MINUS if value < 0 else '+' if sign else ''}{short}"
 
 

@@ -33,7 +33,7 @@ def plot_experts(explanation: Explanation, *, target: int = 0) -> Picture:
     units = {side: _units(layers, target) for side, layers in maps.items()}
     scale = Scale.of(*units.values())
     rows: list[list[Block]] = [[_map(side, maps[side], units[side], scale, target)] for side in maps]
-    return compose(heading(explanation, target=target), rows)
+    return compose(heading(explanation, "Experts", target=target), rows)
 
 
 def _units(layers: dict[str, ExpertLayer], target: int) -> Tensor:
@@ -57,8 +57,8 @@ def _map(side: str, layers: dict[str, ExpertLayer], units: Tensor, scale: Scale,
     ]
     texts = [[_share(n, all_of_it) for n in row] for row, all_of_it in zip(units.tolist(), whole, strict=True)]
     digits = Digits.of(max(map(abs, whole)))
-    what = "of what the experts got" if None in entered else "of what entered the layer"
-    title = " · ".join(filter(None, [side, f"units by expert; in the cells the share {what} in %"]))
+    what, where = ("of their sum", "the sum") if None in entered else ("of what entered", "what entered the layer")
+    title = " · ".join(filter(None, [side, f"units by expert, and their share {what} in %; right: {where}"]))
     notes = [digits.exact(each) for each in whole]
     names = [str(e) for e in range(units.shape[1])]
     return Matrix(f"experts {side}".strip(), title, units, [*layers], names, scale, texts, notes, cell=(0.44, 0.3))

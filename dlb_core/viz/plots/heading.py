@@ -13,17 +13,16 @@ if TYPE_CHECKING:
     from dlb_core.explanation import Explanation
 
 
-def heading(explanation: Explanation, *, target: int, sample: int | None = None) -> list[str]:
-    """Two lines. sample: the one that is drawn; None where the batch is summed."""
+def heading(explanation: Explanation, what: str, *, target: int, sample: int | None = None) -> list[str]:
+    """Two lines. what: is drawn. sample: the one that is drawn; None where the batch is summed."""
     chosen = explanation.target
     if explanation.relevance.several and isinstance(chosen, list):
         chosen = chosen[target]
     count = len(explanation.output) if explanation.output.dim() else 1
-    named = _target(explanation, chosen, sample, count)
-    first = " · ".join(filter(None, [explanation.captions.model, named])) or "Relevance"
     where = f"sum of {count} samples" if sample is None else f"sample {sample} of {count}"
-    second = [f"mode {explanation.mode}", *([where] if count > 1 else [])]
-    return [first, " · ".join(second)]
+    named = _target(explanation, chosen, sample, count)
+    second = [explanation.captions.model, f"mode {explanation.mode}", where if count > 1 else ""]
+    return [" · ".join(filter(None, [what, named])), " · ".join(filter(None, second))]
 
 
 def above(view: View) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from dlb_core.viz.plots.digits import total
-from dlb_core.viz.plots.picture import GAP, SMALL, Block, Picture
+from dlb_core.viz.plots.picture import GAP, GREY, SMALL, Block, Picture
 from dlb_core.viz.plots.scale import COLOURS, OVERLAY, Scale, paint
 from dlb_core.viz.plots.words import width_of
 from dlb_core.viz.view import View
@@ -71,6 +71,22 @@ class Colours:
         self.scale.draw(picture, left, top + TITLE, self.height)
 
 
+@dataclass(frozen=True)
+class Note:
+    """A line of text."""
+
+    text: str
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height in inches."""
+        return width_of(self.text, SMALL), TITLE
+
+    def draw(self, picture: Picture, left: float, top: float) -> None:
+        """Writes the line."""
+        picture.write(left, top + TITLE / 2, self.text, size=SMALL, colour=GREY)
+
+
 def image_blocks(sides: Sequence[View], channels: bool) -> list[list[Block]]:
     """Rows of panels: the picture, then relevance (of one or two maps) on one scale, summed or by channel."""
     units = [side.units if channels else side.plane[None] for side in sides]
@@ -83,19 +99,15 @@ def image_blocks(sides: Sequence[View], channels: bool) -> list[list[Block]]:
     if first.picture is not None:
         panels.append(Panel(f"{first.name} picture", first.name, None, first.picture, body, scale))
     for side, planes in zip(sides, units, strict=True):
-        order = (
-            planes.abs().nan_to_num().sum((1, 2)).argsort(descending=True, stable=True)[:MOST].sort().values.tolist()
-        )
-        for channel in order:
+        sizes = planes.abs().nan_to_num().sum((1, 2))
+        for channel in sizes.argsort(descending=True, stable=True)[:MOST].sort().values.tolist():
             what = [f"channel {channel}"] if channels else []
-            title = [
-                side.side or ("" if channels else "relevance"),
-                *what,
-                f"sum {total(float(planes[channel].nansum()))}",
-            ]
             name = " ".join(filter(None, [side.name, side.side, *what]))
+            title = ["" if side.picture is not None else side.name, side.side or "relevance" * (not channels), *what]
+            title.append(f"sum {total(float(planes[channel].nansum()))}")
             panels.append(Panel(name, ", ".join(filter(None, title)), planes[channel], side.picture, body, scale))
     in_a_row = max(1, min(IN_A_ROW, int((IN_A_ROW * (LONG + GAP)) // (body[0] + GAP))))
     rows = [panels[i : i + in_a_row] for i in range(0, len(panels), in_a_row)]
     rows[0] = [*rows[0], Colours(scale, body[1])]
-    return rows
+    left_out = len(units[0]) - MOST
+    return rows if left_out <= 0 else [*rows, [Note(f"{left_out} more channels, with less relevance")]]

@@ -38,7 +38,7 @@ def plot_inputs(
     if channels and all(sides[0].kind != "image" for sides in inputs.values()):
         raise ValueError("channels=True: none of these inputs is an image")
     rows = [row for sides in inputs.values() for row in _blocks(sides, channels)]
-    return compose(heading(explanation, target=target, sample=sample), rows)
+    return compose(heading(explanation, "Relevance", target=target, sample=sample), rows)
 
 
 def _blocks(sides: Sequence[View], channels: bool) -> list[list[Block]]:

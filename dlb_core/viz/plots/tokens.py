@@ -83,7 +83,7 @@ class Tokens:
     def draw(self, picture: Picture, left: float, top: float) -> None:
         """Draws boxes, texts and numbers."""
         width, height = self.size
-        room = width - self.scale.flat_width() - 0.2
+        room = width - self.scale.flat_width() - 0.19
         picture.write(left, top + TITLE / 2 - 0.05, fit(self.title, room, SMALL), size=SMALL)
         self.scale.draw_flat(picture, left + width, top + TITLE / 2 - 0.05)
         size = (width, height - TITLE)
