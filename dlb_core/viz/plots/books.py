@@ -84,7 +84,7 @@ def plot_layers(explanation: Explanation, *, target: int = 0, depth: int | None 
     top = heading(explanation, "Layers", target=target)
     if not first.by_node:
         return compose([*top, f"nothing was recorded by node: {REMEDY}"], [])
-    books = {side: _books(ledger, layers(first, depth)) for side, ledger in ledgers.items()}
+    books = {side: _books(ledger, [*explanation.inputs], layers(first, depth)) for side, ledger in ledgers.items()}
     names = [*next(iter(books.values()))]
     columns = []
     for part, title in (("in", "units in"), ("booked", "booked there")):
@@ -125,11 +125,12 @@ def _cut(chain: tuple[str, ...], depth: int) -> str:
     return chain[min(depth, len(chain)) - 1]
 
 
-def _books(ledger: Ledger, paths: Sequence[str]) -> dict[str, dict[str, float]]:
+def _books(ledger: Ledger, inputs: Sequence[str], paths: Sequence[str]) -> dict[str, dict[str, float]]:
     """Of the inputs and layers in the order they run; beyond `MOST_ROWS` those that booked least are summed."""
     books = {path or "(outside modules)": each for path, each in ledger.by_module().items() if path in paths}
     books = {path: books[path] for path in (path or "(outside modules)" for path in paths) if path in books}
     small = sorted(books, key=lambda path: abs(books[path]["booked"]))[: max(0, len(books) - MOST_ROWS)]
     rest = math.fsum(books.pop(path)["booked"] for path in small)
-    found: dict[str, dict[str, float]] = {f"input:{name}": {"in": units} for name, units in ledger.inputs.items()}
+    names = sorted(ledger.inputs, key=lambda name: inputs.index(name) if name in inputs else len(inputs))
+    found = {f"input:{name}": {"in": ledger.inputs[name]} for name in names}
     return found | books | ({f"... {len(small)} more": {"booked": rest}} if small else {})

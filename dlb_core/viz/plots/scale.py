@@ -17,9 +17,9 @@ from dlb_core.viz.plots.words import width_of
 
 STEPS = 511  # odd: zero is white, to the bit
 BLANK = "#e9e9e9"  # where there is nothing, not even zero
-COLOURS = LinearSegmentedColormap.from_list("dlb", [tuple(c / 255 for c in stop) for stop in STOPS], N=STEPS)
-COLOURS.set_bad(BLANK)
-POSITIVE, NEGATIVE = (tuple(c / 255 for c in STOPS[i]) for i in (3, 1))
+_STOPS = [tuple(c / 255 for c in stop) for stop in STOPS]
+COLOURS = LinearSegmentedColormap.from_list("dlb", _STOPS, N=STEPS).with_extremes(bad=BLANK)
+POSITIVE, NEGATIVE = _STOPS[3], _STOPS[1]
 BAR = 0.12
 
 

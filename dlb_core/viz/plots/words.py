@@ -42,7 +42,7 @@ MORE_FAMILIES = (
     "Noto Sans Symbols 2",
     "Segoe UI Symbol",
 )
-COARSE = 100  # pixels an inch: glyphs are set at whole ones, which makes text wider
+USUAL = (100, 120)  # pixels an inch: glyphs are set at whole ones, which makes text wider
 LACKING = "\N{WHITE SQUARE}"  # no font has it
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 VISIBLE = {
@@ -77,8 +77,8 @@ def width_of(text: str, size: float) -> float:
     """The width of a text in inches: as an outline, or where that is more, in whole pixels."""
     words = shown(text)
     outline = text_to_path.get_text_width_height_descent(words, font(words, size), False)[0] / 72
-    pixels = _pixels().get_text_width_height_descent(words, font(words, size), False)[0] / COARSE
-    return float(max(outline, pixels))
+    pixels = (_pixels(dpi).get_text_width_height_descent(words, font(words, size), False)[0] / dpi for dpi in USUAL)
+    return float(max(outline, *pixels))
 
 
 def fit(text: str, width: float, size: float) -> str:
@@ -98,8 +98,8 @@ def _middle_cut(text: str, kept: int) -> str:
 
 
 @cache
-def _pixels() -> RendererAgg:
-    return RendererAgg(1, 1, COARSE)
+def _pixels(dpi: int) -> RendererAgg:
+    return RendererAgg(1, 1, dpi)
 
 
 @cache
