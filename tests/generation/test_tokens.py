@@ -266,7 +266,8 @@ def test_saving_and_loading(name: str, tmp_path: Path) -> None:
     assert again.steps == info.steps
     assert again.ledgers == info.ledgers
     assert [*again.experts] == [*info.experts]
-    assert (again.source_relevance is None) == (name != "T5")
+    assert (again.source_relevance is None) == (again.source is None) == (name != "T5")
+    assert again.source is None or torch.equal(again.source, ids)
     for mine, theirs in zip(info["scores_trace"], again["scores_trace"], strict=True):
         assert torch.equal(mine, theirs)
     (folder / "generation.json").write_text("{}")

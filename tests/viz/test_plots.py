@@ -209,8 +209,8 @@ def test_what_is_empty_is_refused() -> None:
         with_units(explained("features"), torch.zeros(1, 0)).plot()
 
 
-@pytest.mark.parametrize("factor", [0.0, 1e-40, -1.0, 1e38])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("factor", [0.0, -1e-40, 1e38])
+@pytest.mark.parametrize("kind", ["image", "tokens", "features"])
 def test_any_size_of_relevance_can_be_drawn(kind: str, factor: float) -> None:
     explanation = explained(kind)
     ((name, units),) = explanation.inputs.items()
@@ -220,12 +220,11 @@ def test_any_size_of_relevance_can_be_drawn(kind: str, factor: float) -> None:
         warnings.simplefilter("error")
         picture.canvas.draw()
     assert outside(picture) == []
-    mark = {0.0: "0", 1e-40: "e\N{MINUS SIGN}4", -1.0: "\N{MINUS SIGN}", 1e38: "e3"}[factor]
+    mark = {0.0: "0", -1e-40: "e\N{MINUS SIGN}4", 1e38: "e3"}[factor]
     assert any(mark in text for text in texts(picture)[2:])
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "both"])
-@pytest.mark.parametrize("mode", ["epsilon", "contrastive"])
+@pytest.mark.parametrize(("kind", "mode"), [("both", "epsilon"), *((kind, "contrastive") for kind in KINDS)])
 def test_nothing_is_cut_off_or_covered(kind: str, mode: str) -> None:
     names: dict[str, Any] = {"classes": [LONG] * 4, "model": "a model with a name"}
     if kind == "tokens":

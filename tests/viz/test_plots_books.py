@@ -189,6 +189,20 @@ def test_layers_with_fewer_experts_are_blank_beyond(mixed: Explanation) -> None:
     assert "$b$" in texts(picture)
 
 
+def test_of_many_experts_the_strongest_have_their_shares_beside(mixed: Explanation) -> None:
+    layer = dataclasses.replace(mixed.experts["first.experts"], by_token=torch.zeros(2, 2, 3, 64))
+    layer.by_token[0, 0, 0, 7], layer.by_token[0, 1, 1, 40] = 5.0, -6.0
+    old = mixed.relevance
+    more: Any = {"inputs": ("x",), "target": old.target, "mode": "epsilon", "several": True}
+    relevance = Relevance(mixed.inputs, old.ledgers, experts={"first": layer}, **more)
+    picture = dataclasses.replace(mixed, relevance=relevance).plot_experts()
+    whole = layer.entered[0]
+    shares = [100 * units / whole for units in (-6.0, 5.0)]
+    written = [Digits(0 if abs(share) >= 100 else 1).text(share, sign=False) for share in shares]
+    assert any(f"   40: {written[0]} %, 7: {written[1]} %, " in text for text in texts(picture))
+    assert (outside(picture), overlapping(picture)) == ([], [])
+
+
 def test_experts_of_two_maps(routed: DLBacktrace) -> None:
     explanation = routed.explain(torch.randn(2, 3, 5), mode="contrastive")
     here = panels(explanation.plot_experts())

@@ -18,6 +18,9 @@ from dlb_core.viz.view import ledger_of, sides
 if TYPE_CHECKING:
     from dlb_core.explanation import Explanation
 
+IN_CELLS = 22  # experts whose shares there is room for in their cells
+STRONGEST = 3  # of more experts, so many have their shares beside the map
+
 
 def plot_experts(explanation: Explanation, *, target: int = 0) -> Picture:
     """See `Explanation.plot_experts`."""
@@ -52,16 +55,34 @@ def _of(layer: ExpertLayer, target: int) -> Tensor:
 
 def _map(side: str, layers: dict[str, ExpertLayer], units: Tensor, scale: Scale, target: int) -> Matrix:
     entered = [_entered(layer, target) for layer in layers.values()]
-    whole = [
-        float(row.nansum()) if units_in is None else units_in for row, units_in in zip(units, entered, strict=True)
-    ]
-    texts = [[_share(n, all_of_it) for n in row] for row, all_of_it in zip(units.tolist(), whole, strict=True)]
+    whole = [float(row.nansum()) if came is None else came for row, came in zip(units, entered, strict=True)]
+    shares = [[_share(n, all_of_it) for n in row] for row, all_of_it in zip(units.tolist(), whole, strict=True)]
     digits = Digits.of(max(map(abs, whole)))
-    what, where = ("of their sum", "the sum") if None in entered else ("of what entered", "what entered the layer")
-    title = " · ".join(filter(None, [side, f"units by expert, and their share {what} in %; right: {where}"]))
     notes = [digits.exact(each) for each in whole]
-    names = [str(e) for e in range(units.shape[1])]
-    return Matrix(f"experts {side}".strip(), title, units, [*layers], names, scale, texts, notes, cell=(0.44, 0.3))
+    what, where = ("of their sum", "the sum") if None in entered else ("of what entered", "what entered the layer")
+    few = units.shape[1] <= IN_CELLS
+    if not few:
+        notes = [_strongest(note, row, mine) for note, row, mine in zip(notes, units, shares, strict=True)]
+        where += ", and the strongest"
+    title = f"units by expert, and their share {what} in %; right: {where}"
+    return Matrix(
+        f"experts {side}".strip(),
+        " · ".join(filter(None, [side, title])),
+        units,
+        [*layers],
+        [str(e) for e in range(units.shape[1])],
+        scale,
+        shares if few else None,
+        notes,
+        cell=(0.44, 0.3),
+    )
+
+
+def _strongest(note: str, units: Tensor, shares: list[str]) -> str:
+    """Of many experts the shares do not go into the cells."""
+    order = units.abs().nan_to_num().argsort(descending=True, stable=True)[:STRONGEST].tolist()
+    named = [f"{e}: {shares[e]} %" for e in order if shares[e]]
+    return f"{note}   {', '.join(named)}" if named else note
 
 
 def _entered(layer: ExpertLayer, target: int) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, ListedColormap, Normalize
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap, Normalize
 from torch import Tensor
 
 from dlb_core.viz.colour import STOPS, colour_limit
@@ -104,7 +104,7 @@ def ramp(axes: Axes, *, upright: bool) -> None:
     paint(axes, shown, COLOURS, Normalize(-1, 1))
 
 
-def paint(axes: Axes, units: np.ndarray, colours: LinearSegmentedColormap | ListedColormap, norm: Normalize) -> None:
+def paint(axes: Axes, units: np.ndarray, colours: Colormap, norm: Normalize) -> None:
     """An array over the whole axes; NaN is blank. Its numbers stay with the artist (`get_array`)."""
     coarse = max(units.shape) <= 512
     axes.imshow(
