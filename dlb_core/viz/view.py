@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "View", "ledger_of", "sides", "views"]
 
 FOR, AGAINST = "for the target", "against it"
+RANKS = {"image": (2, 3), "tokens": (1, 2, 3, 4), "features": (1,), "series": (2,)}  # of a sample
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ def _view(explanation: Explanation, name: str, side: str, units: Tensor, sample:
         units = units[sample]
         values = None if values is None else values[sample]
     kind = captions.kinds.get(name) or _kind(explanation, name, units, values)
+    if kind in RANKS and units.dim() not in RANKS[kind]:
+        raise ValueError(f"{name!r} cannot be drawn as {kind}: a sample of it has the shape {list(units.shape)}")
     if kind == "tokens":
         units = units.flatten(1).sum(1) if units.dim() > 1 else units  # embeddings: by position
         values = values if values is not None and values.shape == units.shape else None

@@ -163,3 +163,9 @@ def test_the_ledger_knows_shapes_and_the_callers_names() -> None:
     assert ledger.by_node["linear"].shape == (3, 4)
     assert ledger.by_node["conv2d"].shape == (3, 4, 6, 6)
     assert "image" in ledger.by_node["conv2d"].edges
+
+
+@pytest.mark.parametrize(("kind", "drawn"), [("tokens", "image"), ("image", "features"), ("values", "series")])
+def test_a_kind_that_does_not_fit_is_refused(kind: str, drawn: str) -> None:
+    with pytest.raises(ValueError, match=f"cannot be drawn as {drawn}: a sample of it has the shape"):
+        views(explained(kind).captioned(kinds=drawn))
