@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
 
-PAGES = ["inside", "adapters", "paths", "generation", "pipeline", "calibration", "moe"]
+PAGES = ["inside", "adapters", "paths", "generation", "pipeline", "calibration", "moe", "pictures", "graphs"]
 
 
 @pytest.mark.parametrize("name", PAGES)
