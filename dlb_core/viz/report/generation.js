@@ -1,0 +1,113 @@
+// A generation: choose a written token, and what it came from takes its colours.
+
+function generationSection(body) {
+  const { prompt, steps } = data.generation;
+  let redraw = () => {};
+  function build() {
+    const sequence = data.generation.sequences[state.sample];
+    const panes = [...sequence.sources, ...sequence.maps];
+    const arrays = panes.map((pane) => unpacked(pane.units));
+    const parts = panes.map((pane, p) => {
+      const source = p < sequence.sources.length;
+      const labels = source ? Array.from({ length: pane.units.shape[1] }, (_, i) => String(i)) : sequence.tokens;
+      const title = [source ? "The encoder\u2019s text, by position" : "Prompt and continuation", pane.side].filter(Boolean).join(", ");
+      return part(sequence, labels, source, title, pane, arrays[p]);
+    });
+    body.replaceChildren(...parts.map((each) => each.element));
+    redraw = () => parts.forEach((each) => each.draw());
+    redraw();
+  }
+
+  function part(sequence, labels, source, title, pane, all) {
+    const width = pane.units.shape[1];
+    const row = () => all.subarray(state.target * width, (state.target + 1) * width);
+    const token = () => tokenText(sequence.tokens[prompt + steps[state.target]]).trim();
+    const say = (i) => {
+      const where = source ? `position ${i}` : `${tokenText(labels[i]).trim()} (${i < prompt ? `prompt, token ${i}` : `written, step ${i - prompt}`})`;
+      const chosenBy = !source && i >= prompt && sequence.scores ? ` \u00b7 log-probability ${number(sequence.scores[i - prompt])}` : "";
+      return `${where} \u00b7 ${signed(row()[i])} units to ${token()}${chosenBy}`;
+    };
+    const texts = tokenRow(labels, say, title);
+    const limit = () => Math.max(...Array.from(row(), Math.abs));
+    if (!source) {
+      texts.items.forEach((item, i) => {
+        const step = steps.indexOf(i - prompt);
+        item.classList.toggle("written", i >= prompt);
+        item.classList.toggle("padding", i >= prompt && !sequence.generated[i - prompt]);
+        if (step < 0) return;
+        item.classList.add("choosable");
+        const choose = () => change("target", step);
+        item.addEventListener("click", choose);
+        item.addEventListener("keydown", (event) => {
+          if (event.key !== "Enter" && event.key !== " ") return;
+          event.preventDefault();
+          choose();
+        });
+      });
+    }
+    const scale = el("div");
+    const heading = el("p", { class: "map-name" });
+    const overview = matrix(pane, all, sequence, labels, source);
+    function draw() {
+      heading.textContent = `${title}: what ${token()} (step ${steps[state.target]}) came from`;
+      colourTokens(texts.items, row(), limit(), say);
+      texts.items.forEach((item, i) => {
+        const is = !source && i === prompt + steps[state.target];
+        item.classList.toggle("chosen", is);
+        if (item.classList.contains("choosable")) item.setAttribute("aria-current", String(is));
+      });
+      texts.readout.textContent = `Total ${signed(row().reduce((sum, units) => sum + units, 0))} units to ${token()}`;
+      scale.replaceChildren(legend(limit()));
+      overview.draw();
+    }
+    const hint = source ? null : el("p", { class: "quiet" }, "Choose an underlined token (click, or Enter on it) to see what it came from.");
+    texts.list.classList.toggle("bare", labels.length > 64);
+    return { element: el("div", { class: "input" }, heading, hint, texts.list, scale, texts.readout, overview.element), draw };
+  }
+
+  build();
+  watch((name) => {
+    if (name === "sample") build();
+    if (name === "target" || name === "dark") redraw();
+  });
+}
+
+// All explained tokens at once: a row for each, a column for each position.
+function matrix(pane, all, sequence, labels, source) {
+  const [rows, width] = pane.units.shape;
+  const { prompt, steps } = data.generation;
+  const limit = all.reduce((most, each) => Math.max(most, Math.abs(each)), 0);
+  const canvas = el("canvas", { class: "heat" });
+  const cross = el("span", { class: "cross" });
+  const name = `All explained tokens by position: rows are written tokens. Arrow keys up and down choose one.`;
+  const height = Math.min(360, Math.max(48, rows * 16));
+  const box = el("div", { class: "matrix", tabindex: 0, role: "img", "aria-label": name, style: { height: `${height}px` } }, canvas, cross);
+  const readout = el("p", { class: "readout", "aria-live": "polite" }, "Each row is a written token; a click chooses it.");
+  const scale = el("div");
+  const find = (event) => {
+    const place = box.getBoundingClientRect();
+    const at = (amount, count) => Math.max(0, Math.min(count - 1, Math.floor(amount * count)));
+    return [at((event.clientY - place.top) / place.height, rows), at((event.clientX - place.left) / place.width, width)];
+  };
+  box.addEventListener("pointermove", (event) => {
+    const [n, i] = find(event);
+    const from = source ? `position ${i}` : `${tokenText(labels[i]).trim()} (${i})`;
+    const to = tokenText(sequence.tokens[prompt + steps[n]]).trim();
+    readout.textContent = `${from} \u2192 ${to} (step ${steps[n]}) \u00b7 ${signed(all[n * width + i])} units`;
+  });
+  box.addEventListener("click", (event) => change("target", find(event)[0]));
+  box.addEventListener("keydown", (event) => {
+    const to = { ArrowUp: state.target - 1, ArrowDown: state.target + 1 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    change("target", Math.max(0, Math.min(rows - 1, to)));
+  });
+  function draw() {
+    heat(canvas, all, width, rows, limit);
+    const style = { left: 0, width: 100, top: (100 * state.target) / rows, height: 100 / rows };
+    for (const [side, amount] of Object.entries(style)) cross.style.setProperty(side, `${amount}%`);
+    scale.replaceChildren(legend(limit));
+  }
+  const element = el("details", { open: true }, el("summary", {}, "All explained tokens at once"), box, scale, readout);
+  return { element, draw };
+}
