@@ -137,6 +137,16 @@ class GenerationExplanation(Mapping[str, Any]):
             f"{len(self.steps)} explained, mode={self.mode!r})"
         )
 
+    def to_html(self, path: str | os.PathLike[str], tokenizer: Any = None) -> Path:
+        """Writes a report: one file that opens from disk and loads nothing; a click on a token shows what it came from.
+
+        tokenizer: reads the tokens; without one they are shown by their ids. Returns the path; raises ValueError where
+        no token was explained.
+        """
+        from dlb_core.viz.report import write_generation_report
+
+        return write_generation_report(self, path, tokenizer)
+
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Writes ``generation.json`` and ``tensors.safetensors`` into a new folder, all of it or nothing.
 

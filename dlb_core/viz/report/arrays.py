@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def _text(data: np.ndarray[Any, Any]) -> str:
     return base64.b64encode(np.ascontiguousarray(data).tobytes()).decode("ascii")
 
 
-def block(shape: tuple[int, int], side: int) -> int:
+def block(shape: Sequence[int], side: int) -> int:
     """How many pixels a side become one, so that no side is longer than `side`."""
     return max(1, math.ceil(max(shape) / side))
 

@@ -14,6 +14,13 @@ function filled(portion, kind = "plain") {
   return el("span", { class: "gauge", "aria-hidden": "true" }, el("span", { class: `fill ${kind}`, style: { width } }));
 }
 
+// How to draw a column of values: from the middle where some are below zero, else from the left.
+function gauges(values) {
+  const numbers = values.filter((value) => typeof value === "number");
+  const limit = Math.max(0, ...numbers.map(Math.abs));
+  return numbers.some((value) => value < 0) ? (value) => diverging(value, limit) : (value) => filled(value / limit, "plus");
+}
+
 // From one place to another between the ends of an axis.
 function floating(from, to, [low, high], kind) {
   const place = (value) => (high > low ? (100 * (value - low)) / (high - low) : 0);

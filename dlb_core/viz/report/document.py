@@ -14,7 +14,7 @@ from dlb_core.viz.colour import STOPS
 from dlb_core.viz.report.arrays import plain
 from dlb_core.viz.report.books import book
 from dlb_core.viz.report.inputs import SIDE, Room, shown
-from dlb_core.viz.view import ledger_of, sides, views
+from dlb_core.viz.view import View, ledger_of, sides, views
 
 if TYPE_CHECKING:
     from dlb_core.captions import Captions
@@ -36,7 +36,7 @@ def document(explanations: Sequence[Explanation]) -> dict[str, Any]:
     relevance = first.relevance
     targets = range(len(relevance.ledgers))
     outputs = [one.output for one in explanations]
-    same = all(map(lambda output: _equal(outputs[0], output), outputs))
+    same = all(_equal(outputs[0], output) for output in outputs)
     data: dict[str, Any] = {
         "kind": "explanation",
         "model": first.captions.model,
@@ -50,15 +50,16 @@ def document(explanations: Sequence[Explanation]) -> dict[str, Any]:
             }
             for one in explanations
         ],
-        "predictions": [_prediction(one) for one in (explanations[:1] if same else explanations)],
+        "predictions": [
+            [_prediction(one, target) for target in targets] for one in (explanations[:1] if same else explanations)
+        ],
         "targets": [_named(one, first.captions) for one in relevance.target] if relevance.several else [""],
     }
     count = _samples(first)
     room, samples = _fitting(explanations, count, max(MOST - SCRIPTS - len(json.dumps(data)), LEAST))
     for column, one in zip(data["columns"], explanations, strict=True):
         column["views"] = [
-            [[shown(view, room) for view in views(one, sample=sample, target=target)] for sample in range(samples)]
-            for target in targets
+            [_shown(views(one, sample=sample, target=target), room) for sample in range(samples)] for target in targets
         ]
     data["samples"] = [f"sample {sample}" for sample in range(samples)]
     data["count"] = count
@@ -94,6 +95,15 @@ def _samples(explanation: Explanation) -> int:
     return min((len(units) if units.dim() else 1 for units in tensors), default=1)
 
 
+def _shown(found: Sequence[View], room: Room) -> list[dict[str, Any]]:
+    """The inputs of a sample; two sides of one input have the same scale of colours."""
+    made = [shown(view, room) for view in found]
+    for one in made:
+        limits = zip(*(each["limits"] for each in made if each["name"] == one["name"]), strict=True)
+        one["limits"] = [max(each) for each in limits]
+    return made
+
+
 def _fitting(explanations: Sequence[Explanation], count: int, most: int) -> tuple[Room, int]:
     """What to show of each sample, and how many of them: as much as the page has room for."""
     targets = len(explanations[0].relevance.ledgers)
@@ -120,22 +130,26 @@ def _notes(explanation: Explanation, room: Room, samples: int, count: int) -> li
     return notes
 
 
-def _prediction(explanation: Explanation) -> dict[str, Any]:
-    """The output: by sample the top classes, or numbers."""
+def _prediction(explanation: Explanation, target: int) -> dict[str, Any]:
+    """The output: by sample the top classes, or numbers; where each target is at a position, the output there."""
     from dlb_core.findings import prediction
 
-    found = prediction(explanation.output, "auto")
+    output = explanation.output
+    chosen = _each_target(explanation, target)
+    if output.dim() == 3 and len(chosen) == len(output) and all(map(_at_position, chosen)):
+        output = torch.stack([sample[one[0]] for sample, one in zip(output, chosen, strict=True)])
+    found = prediction(output, "auto")
     names = explanation.captions
     classes = [
         [{"name": names.of_class(each["class"]), **{k: plain(v) for k, v in each.items()}} for each in sample]
         for sample in found.get("classes", ())
     ]
     numbers = {key: plain(found[key]) for key in ("min", "mean", "max") if key in found}
-    values = _values(found["values"], explanation.output) if "values" in found else None
-    return {"shape": found["shape"], "classes": classes, "values": values, "numbers": numbers}
+    values = _values(found["values"]) if "values" in found else None
+    return {"shape": list(explanation.output.shape), "classes": classes, "values": values, "numbers": numbers}
 
 
-def _values(values: Any, output: Tensor) -> list[list[Any]]:
+def _values(values: Any) -> list[list[Any]]:
     """An output of few numbers: by sample, the numbers of it."""
     rows = values if isinstance(values, list) else [values]
     return [[plain(v) for v in torch.tensor(row).flatten().tolist()] for row in rows]
@@ -143,13 +157,24 @@ def _values(values: Any, output: Tensor) -> list[list[Any]]:
 
 def _targets(explanation: Explanation, number: int) -> list[dict[str, Any]]:
     """What was explained of each sample: its name, and its class where it is one."""
+    return [
+        {
+            "name": _named(one, explanation.captions),
+            "class": one[1] if _at_position(one) else one if isinstance(one, int) else None,
+        }
+        for one in _each_target(explanation, number)[:SAMPLES]
+    ]
+
+
+def _each_target(explanation: Explanation, number: int) -> list[Any]:
+    """The target of each sample; one that was given for all is all of theirs."""
     target = explanation.target[number] if explanation.relevance.several else explanation.target
     count = _samples(explanation)
-    each = target if isinstance(target, list) and len(target) == count else [target] * count
-    return [
-        {"name": _named(one, explanation.captions), "class": one if isinstance(one, int) else None}
-        for one in each[:SAMPLES]
-    ]
+    return target if isinstance(target, list) and len(target) == count else [target] * count
+
+
+def _at_position(target: Any) -> bool:
+    return isinstance(target, tuple) and len(target) == 2 and all(isinstance(place, int) for place in target)
 
 
 def _named(target: Any, captions: Captions) -> str:
@@ -185,15 +210,14 @@ def _place(place: Any) -> str:
 
 
 def option_text(value: Any) -> str:
+    """An option of a mode as it is read."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _books(relevance: Relevance, target: int) -> list[dict[str, Any]]:
     """The books of one target: one, or those for the target and against it."""
     number = target if relevance.several else None
-    return [
-        book(ledger_of(map_, target), side, _experts_of(map_), number) for side, map_ in sides(relevance).items()
-    ]
+    return [book(ledger_of(map_, target), side, _experts_of(map_), number) for side, map_ in sides(relevance).items()]
 
 
 def _experts_of(relevance: Relevance) -> Mapping[str, ExpertLayer]:

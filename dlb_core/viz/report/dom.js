@@ -12,15 +12,17 @@ function el(tag, attributes = {}, ...children) {
       made.setAttribute(name, value === true ? "" : String(value));
     }
   }
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return made;
 }
 
-// Control characters as the pictures that Unicode has for them, so that no text is invisible.
+// Characters without a shape as signs, and those that turn the direction of text as their codes: nothing is invisible.
 function shown(text) {
   return String(text)
     .replace(/[\u0000-\u0008\u000b-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
-    .replace(/[\u007f]/g, "\u2421");
+    .replace(/[\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g, (c) => {
+      return `\u2039U+${c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}\u203a`;
+    });
 }
 
 // A text that the user named: its own direction, and no effect on what stands beside it.

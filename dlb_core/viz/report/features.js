@@ -3,19 +3,20 @@
 function featuresView(view, settings, of) {
   const body = el("tbody");
   const texts = column(view.rows.map((row) => row.units), true);
+  const bar = gauges(view.rows.map((row) => row.units));
   const made = view.rows.map((row, i) =>
     el(
       "tr",
       {},
       el("th", { scope: "row" }, named(row.label)),
       el("td", { class: "number" }, number(row.value)),
-      el("td", { class: "wide" }, diverging(row.units, view.limits[0])),
+      el("td", { class: "wide" }, bar(row.units)),
       el("td", { class: "number" }, texts[i]),
-      el("td", { class: "number quiet" }, share(row.units, of)),
+      shareCell(row.units, of),
     ),
   );
   const rest = view.rest.count
-    ? el("tr", { class: "quiet" }, el("td", { colspan: 3 }, `${view.rest.count} more`), el("td", { class: "number" }, signed(view.rest.units)), el("td"))
+    ? el("tr", { class: "quiet" }, el("td", { colspan: 3 }, `${view.rest.count} more`), el("td", { class: "number" }, signed(view.rest.units)))
     : null;
   const total = el(
     "tr",
@@ -24,7 +25,7 @@ function featuresView(view, settings, of) {
     el("td"),
     el("td"),
     el("td", { class: "number" }, signed(view.total)),
-    el("td", { class: "number quiet" }, share(view.total, of)),
+    shareCell(view.total, of),
   );
   function draw() {
     const order = [...made.keys()];
@@ -32,7 +33,7 @@ function featuresView(view, settings, of) {
     body.replaceChildren(...order.map((i) => made[i]), ...[rest, total].filter(Boolean));
   }
   draw();
-  const headings = ["feature", "value", "", "units", "share"].map((text, i) => ({ text, number: i === 1 || i > 2 }));
+  const headings = ["feature", { text: "value", number: true }, "", { text: "units", number: true }, ...shareHead()];
   const shownTable = table(headings, [], { class: "bars" });
   shownTable.replaceChild(body, shownTable.tBodies[0]);
   return { element: el("div", { class: "scroll" }, shownTable), draw };

@@ -18,8 +18,7 @@ function imageView(view, settings, of) {
   });
   const cross = el("span", { class: "cross", hidden: true, "aria-hidden": "true" });
   const readout = el("p", { class: "readout", "aria-live": "polite" });
-  const ratio = { "aspect-ratio": `${width} / ${height}` };
-  const stack = el("div", { class: "stack", style: ratio }, picture(view, true), map, cross);
+  const stack = el("div", { class: "stack", style: frame(width, height) }, picture(view, true), map, cross);
   const scale = el("div");
   let place = null;
 
@@ -71,6 +70,11 @@ function imageView(view, settings, of) {
   });
   draw();
   return { element: el("div", { class: "image" }, stack, scale, readout), draw };
+}
+
+// As wide as there is room, and no higher than 560 pixels.
+function frame(width, height) {
+  return { "aspect-ratio": `${width} / ${height}`, width: `min(100%, ${Math.ceil((560 * width) / height)}px)` };
 }
 
 // The picture itself; null where there is none.

@@ -125,7 +125,8 @@ def _series(view: View, room: Room) -> dict[str, Any]:
 def _in_blocks(units: Tensor, size: int) -> Tensor:
     """[T, C] summed over `size` steps at a time; none is lost."""
     padded = torch.nn.functional.pad(units, [0, 0, 0, -len(units) % size])
-    return padded.unflatten(0, (-1, size)).sum(1)
+    sums: Tensor = padded.unflatten(0, (-1, size)).sum(1)
+    return sums
 
 
 def _largest(units: Tensor) -> Any:

@@ -27,8 +27,7 @@ function firstDepth(rows) {
 
 function tree(book, of, open) {
   const rows = book.layers;
-  const most = (name) => Math.max(0, ...rows.map((row) => Math.abs(row[name]) || 0));
-  const limits = { in: most("in"), booked: most("booked") };
+  const bars = { in: gauges(rows.map((row) => row.in)), booked: gauges(rows.map((row) => row.booked)) };
   const texts = { in: column(rows.map((row) => row.in)), booked: column(rows.map((row) => row.booked)) };
   const first = firstDepth(rows);
   const holds = (i) => i + 1 < rows.length && rows[i + 1].depth > rows[i].depth;
@@ -41,10 +40,10 @@ function tree(book, of, open) {
     return el(
       "tr",
       {},
-      el("th", { scope: "row", style: { "padding-left": `${row.depth * 1.1}rem` } }, toggle, name),
-      el("td", { class: "wide" }, diverging(row.in, limits.in)),
+      el("th", { scope: "row", style: { "padding-left": `calc(${row.depth} * var(--step))` } }, toggle, name),
+      el("td", { class: "wide" }, bars.in(row.in)),
       el("td", { class: "number" }, texts.in[i]),
-      el("td", { class: "wide" }, diverging(row.booked, limits.booked)),
+      el("td", { class: "wide" }, bars.booked(row.booked)),
       el("td", { class: "number" }, texts.booked[i]),
     );
   });
@@ -66,7 +65,7 @@ function tree(book, of, open) {
     fold();
   };
   fold();
-  const headings = ["module", "", { text: "units in", number: true }, "", { text: "booked here", number: true }];
+  const headings = ["module", "", { text: "units in", number: true }, "", { text: "booked", number: true }];
   const tools = buttons.size
     ? el("div", { class: "controls" }, el("button", { type: "button", on: { click: all(true) } }, "Open all"), el("button", { type: "button", on: { click: all(false) } }, "Close all"))
     : null;

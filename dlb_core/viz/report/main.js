@@ -1,10 +1,15 @@
 // The page: a head with links and choices, the sections, and the mark that it is ready.
 
 const SECTIONS = [
-  ["prediction", "Prediction", predictionSection, "What the model said, and what of it is explained."],
-  data.kind === "generation"
-    ? ["generation", "Generation", generationSection, "What each written token came from."]
-    : ["inputs", "Inputs", inputsSection, "Where the relevance of the target lies in what the model was given."],
+  ...(data.kind === "generation"
+    ? [
+        ["generation", "Generation", generationSection, "What each written token came from."],
+        ["how", "How", predictionSection, "What was explained, and in which mode."],
+      ]
+    : [
+        ["prediction", "Prediction", predictionSection, "What the model said, and what of it is explained."],
+        ["inputs", "Inputs", inputsSection, "Where the relevance of the target lies in what the model was given."],
+      ]),
   ["ledger", "Ledger", ledgerSection, "Where every unit of the seed went; the shares add up to 100.00 %."],
   ["layers", "Layers", layersSection, "What entered each module on the way from the output to the inputs, and what was booked in it."],
   ...(anyExperts() ? [["experts", "Experts", expertsSection, "What each expert carried, layer by layer."]] : []),
@@ -46,18 +51,8 @@ function head() {
     picker("sample", generation ? "Sequence" : "Sample", data.samples),
     picker("target", generation ? "Token" : "Target", data.targets),
   ].filter(Boolean);
-  return el(
-    "div",
-    { class: "top" },
-    el(
-      "div",
-      { class: "top-row" },
-      el("span", { class: "mark" }, "dlb"),
-      el("nav", { "aria-label": "Sections" }, links),
-      theme,
-    ),
-    choices.length ? el("div", { class: "top-row choices" }, choices) : null,
-  );
+  const mark = el("span", { class: "mark" }, "dlb");
+  return el("div", { class: "top" }, el("div", { class: "top-row" }, mark, el("nav", { "aria-label": "Sections" }, links), choices, theme));
 }
 
 wantsDark.addEventListener("change", (event) => change("dark", event.matches));

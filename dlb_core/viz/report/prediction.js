@@ -2,7 +2,7 @@
 
 function predictionSection(body) {
   function build() {
-    const found = data.predictions.map((one, i) => prediction(one, data.predictions.length > 1 ? data.columns[i].mode : ""));
+    const found = data.predictions.map((each, i) => prediction(each[state.target], data.predictions.length > 1 ? data.columns[i].mode : ""));
     body.replaceChildren(el("div", { class: "facts" }, found, how()));
   }
   build();
@@ -47,7 +47,10 @@ function how() {
   const names = [...new Set(data.columns.flatMap((one) => one.options.map(([name]) => name)))];
   const rows = [["mode", (one) => one.mode]];
   if (data.kind === "explanation") rows.push(["explained", (one) => one.targets[state.target][state.sample]?.name ?? ""]);
-  if (data.kind === "generation") rows.push(["explained", () => plural(data.generation.steps.length, "token")]);
+  if (data.kind === "generation") {
+    rows.push(["prompt", () => plural(data.generation.prompt, "token")]);
+    rows.push(["explained", () => plural(data.generation.steps.length, "written token")]);
+  }
   rows.push(["units to explain", (one) => number(one.books[state.target][0].seed, 5)]);
   for (const name of names) rows.push([name, (one) => one.options.find(([each]) => each === name)?.[1] ?? ""]);
   const body = rows.map(([name, read]) =>
@@ -57,7 +60,7 @@ function how() {
   return el(
     "div",
     {},
-    el("h3", {}, "How"),
+    data.kind === "explanation" ? el("h3", {}, "How") : null,
     el("table", { class: "plain" }, el("tbody", {}, body)),
     notes.length ? el("ul", { class: "notes" }, notes) : null,
   );

@@ -34,6 +34,15 @@ function share(units, number) {
   return data.count === 1 || data.kind === "generation" ? percent(units, seed) : "";
 }
 
+// The column of shares in a table; none where there are no shares.
+function shareHead() {
+  return data.count === 1 || data.kind === "generation" ? [{ text: "share", number: true }] : [];
+}
+
+function shareCell(units, number) {
+  return shareHead().length ? el("td", { class: "number quiet" }, share(units, number)) : null;
+}
+
 // A choice among the books, where there are several.
 function bookPicker(what) {
   const found = books();

@@ -20,7 +20,7 @@ function tokenRow(labels, say, name) {
     item.addEventListener("blur", hideTip);
   });
   if (items.length) roving(items, tell);
-  const list = el("div", { class: "tokens", role: "list", "aria-label": name }, items);
+  const list = el("div", { class: "token-list", role: "list", "aria-label": name }, items);
   return { list, items, readout };
 }
 
@@ -74,19 +74,19 @@ function strongest(labels, units, of, most = 8) {
   const order = [...units.keys()].sort((a, b) => Math.abs(units[b]) - Math.abs(units[a])).slice(0, most);
   const kept = order.filter((i) => units[i] !== 0);
   if (!kept.length) return null;
-  const limit = Math.abs(units[kept[0]]);
+  const bar = gauges(kept.map((i) => units[i]));
   const texts = column(kept.map((i) => units[i]), true);
   const rows = kept.map((i, n) =>
     el(
       "tr",
       {},
-      el("td", {}, named(tokenText(labels[i]), { class: "word" })),
+      el("th", { scope: "row" }, named(tokenText(labels[i]).trim())),
       el("td", { class: "number quiet" }, i),
-      el("td", { class: "wide" }, diverging(units[i], limit)),
+      el("td", { class: "wide" }, bar(units[i])),
       el("td", { class: "number" }, texts[n]),
-      el("td", { class: "number quiet" }, share(units[i], of)),
+      shareCell(units[i], of),
     ),
   );
-  const headings = ["strongest tokens", { text: "place", number: true }, "", { text: "units", number: true }, { text: "share", number: true }];
+  const headings = ["strongest tokens", { text: "place", number: true }, "", { text: "units", number: true }, ...shareHead()];
   return table(headings, rows, { class: "bars" });
 }
