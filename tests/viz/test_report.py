@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from viz.reports import HOSTILE, Tokenizer, array, data_of, explained, generation
 
 from dlb_core import DLBacktrace, Explanation
 from dlb_core.captions import Captions
 from dlb_core.viz.report import generation_html, report_html
+from viz.reports import HOSTILE, Tokenizer, array, data_of, explained, generation
 
 KINDS = ["image", "text", "table", "series"]
 
@@ -28,10 +28,8 @@ def view_of(explanation: Explanation, sample: int = 0, target: int = 0, number: 
 
 def listed(view: dict[str, Any]) -> float:
     """The units that a reader can see of an input."""
-    if "units" in view:
-        drawn = array(view["units"]).sum(dtype=np.float64)
-    else:
-        drawn = sum(row["units"] for row in view["rows"])
+    units = array(view["units"]) if "units" in view else np.array([row["units"] for row in view["rows"]])
+    drawn = units.sum(dtype=np.float64)
     return float(drawn + view.get("rest", {"units": 0})["units"])
 
 

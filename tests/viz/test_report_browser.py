@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from viz.browser import errors, opened, requests
-from viz.reports import HOSTILE, Tokenizer, explained, generation
 
 from dlb_core.viz.report import write_generation_report, write_report
+from viz.browser import errors, opened, requests
+from viz.reports import HOSTILE, Tokenizer, explained, generation
 
 Opened = Callable[..., Any]
 
@@ -151,7 +151,7 @@ def test_a_pixel_tells_its_units_to_the_pointer_and_to_the_keys(show: Opened) ->
     assert number(readout.text) == pytest.approx(float(units[row, column]), rel=1e-3)
     chosen(driver, "Channels", "channel 2")
     assert number(readout.text) == pytest.approx(float(explanation.inputs["x"][0, 2, row, column]), rel=1e-3)
-    press(canvas, "ESCAPE")
+    press(focused(driver, canvas), "ESCAPE")
     assert "row" not in readout.text
 
 

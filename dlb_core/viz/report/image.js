@@ -54,7 +54,6 @@ function imageView(view, settings, of) {
     read();
   };
   map.addEventListener("pointerleave", leave);
-  map.addEventListener("blur", leave);
   map.addEventListener("keydown", (event) => {
     const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
     if (event.key === "Escape") leave();
