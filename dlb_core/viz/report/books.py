@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dlb_core.experts import ExpertLayer
@@ -12,21 +14,53 @@ from dlb_core.viz.report.arrays import plain
 from dlb_core.viz.report.graph_data import graph_document
 
 
-def book(ledger: Ledger, side: str, experts: Mapping[str, ExpertLayer], number: int | None) -> dict[str, Any]:
-    """What the sections below the inputs show of one ledger.
+@dataclass(frozen=True)
+class Source:
+    """Where the books of one target and side come from; number: which of several targets, if several."""
 
-    side: which of two maps, of a contrastive mode. number: which of several targets the experts' units are, if several.
+    ledger: Ledger
+    side: str
+    experts: Mapping[str, ExpertLayer]
+    number: int | None
+
+    def head(self) -> dict[str, Any]:
+        """The ledger itself, which every page has room for."""
+        return {
+            "side": self.side,
+            "seed": plain(self.ledger.seed),
+            "gain": plain(self.ledger.gain),
+            "lines": [_line(line.account, line.units, line.share_text) for line in ledger_lines(self.ledger)],
+            "whole": "100.00 %" if self.ledger.sums else "-",
+        }
+
+    def part(self, name: str) -> Any:
+        """What may be large: "layers", "experts" or "graph"."""
+        if name == "layers":
+            return _layers(self.ledger)
+        if name == "experts":
+            return [_experts(layer, self.number) for layer in self.experts.values()]
+        return graph_document(self.ledger)
+
+
+def written_books(sources: Sequence[Source], most: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the sections below the inputs show of each ledger, and what is said of the parts that are left out.
+
+    most: bytes for the large parts. Layers of all ledgers come first, then experts, then graphs; from where there is no
+    more room on, a part is None.
     """
-    return {
-        "side": side,
-        "seed": plain(ledger.seed),
-        "gain": plain(ledger.gain),
-        "lines": [_line(line.account, line.units, line.share_text) for line in ledger_lines(ledger)],
-        "whole": "100.00 %" if ledger.sums else "-",
-        "layers": _layers(ledger),
-        "experts": [_experts(layer, number) for layer in experts.values()],
-        "graph": graph_document(ledger),
-    }
+    books = [source.head() for source in sources]
+    notes = []
+    for name, called in (("layers", "layers"), ("experts", "experts"), ("graph", "graphs")):
+        for book, source in zip(books, sources, strict=True):
+            made = source.part(name) if most > 0 else None
+            most -= len(json.dumps(made))
+            book[name] = made if most > 0 else None
+        missing = sum(book[name] is None for book in books)
+        if missing:
+            notes.append(
+                f"The {called} of {missing} of {len(books)} ledgers are left out: the page would be too large."
+            )
+    return books, notes
 
 
 def _line(account: str, units: float, share: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from dlb_core.targets import Contrast, Query
 from dlb_core.viz.colour import STOPS
 from dlb_core.viz.report.arrays import plain
-from dlb_core.viz.report.books import book
+from dlb_core.viz.report.books import Source, written_books
 from dlb_core.viz.report.inputs import SIDE, Room, shown
 from dlb_core.viz.view import View, ledger_of, sides, views
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SAMPLES = 16
 MOST = 3_000_000  # bytes of a page ...
 SCRIPTS = 300_000  # ... of which about so many are styles and scripts
+BOOKS = 1_200_000  # bytes for layers, experts and graphs of all ledgers
 LEAST = 400_000  # bytes for the inputs, however large the books are
 
 
@@ -37,6 +38,9 @@ def document(explanations: Sequence[Explanation]) -> dict[str, Any]:
     targets = range(len(relevance.ledgers))
     outputs = [one.output for one in explanations]
     same = all(_equal(outputs[0], output) for output in outputs)
+    sources = [[_sources(one.relevance, target) for target in targets] for one in explanations]
+    made, left_out = written_books([source for one in sources for target in one for source in target], BOOKS)
+    books = iter(made)
     data: dict[str, Any] = {
         "kind": "explanation",
         "model": first.captions.model,
@@ -46,9 +50,9 @@ def document(explanations: Sequence[Explanation]) -> dict[str, Any]:
                 "mode": one.mode,
                 "options": [[name, option_text(value)] for name, value in one.options.items() if value is not None],
                 "targets": [_targets(one, target) for target in targets],
-                "books": [_books(one.relevance, target) for target in targets],
+                "books": [[next(books) for _ in target] for target in mine],
             }
-            for one in explanations
+            for one, mine in zip(explanations, sources, strict=True)
         ],
         "predictions": [
             [_prediction(one, target) for target in targets] for one in (explanations[:1] if same else explanations)
@@ -63,7 +67,7 @@ def document(explanations: Sequence[Explanation]) -> dict[str, Any]:
         ]
     data["samples"] = [f"sample {sample}" for sample in range(samples)]
     data["count"] = count
-    data["notes"] = _notes(first, room, samples, count)
+    data["notes"] = [*_notes(first, room, samples, count), *left_out]
     return data
 
 
@@ -214,10 +218,10 @@ def option_text(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _books(relevance: Relevance, target: int) -> list[dict[str, Any]]:
+def _sources(relevance: Relevance, target: int) -> list[Source]:
     """The books of one target: one, or those for the target and against it."""
     number = target if relevance.several else None
-    return [book(ledger_of(map_, target), side, _experts_of(map_), number) for side, map_ in sides(relevance).items()]
+    return [Source(ledger_of(map_, target), side, _experts_of(map_), number) for side, map_ in sides(relevance).items()]
 
 
 def _experts_of(relevance: Relevance) -> Mapping[str, ExpertLayer]:

@@ -1,7 +1,7 @@
 // Experts: layers by experts, each cell the units of one expert.
 
 function anyExperts() {
-  return data.columns.some((one) => one.books.some((each) => each.some((book) => book.experts.length)));
+  return data.columns.some((one) => one.books.some((each) => each.some((book) => book.experts?.length)));
 }
 
 function expertsSection(body) {
@@ -9,7 +9,7 @@ function expertsSection(body) {
   function build() {
     const found = books();
     const { book } = found[Math.min(state.book, found.length - 1)];
-    const layers = book.experts;
+    const layers = book.experts ?? [];
     const limit = Math.max(0, ...layers.flatMap((layer) => layer.units.map((units) => Math.abs(units) || 0)));
     const readout = el("p", { class: "readout", "aria-live": "polite" }, "An expert\u2019s units: under the pointer, or with the arrow keys.");
     const cells = [];
@@ -42,7 +42,7 @@ function expertsSection(body) {
     };
     redraw();
     const headings = ["layer", "experts, from 0", { text: "units", number: true }, { text: "strongest", number: true }];
-    const content = layers.length ? [el("div", { class: "scroll" }, table(headings, rows, { class: "bars experts" })), scale, readout] : [el("p", { class: "quiet" }, "No relevance came to experts here.")];
+    const content = layers.length ? [el("div", { class: "scroll" }, table(headings, rows, { class: "bars experts" })), scale, readout] : [el("p", { class: "quiet" }, book.experts ? "No relevance came to experts here." : LEFT_OUT)];
     body.replaceChildren(...[bookPicker("Experts"), ...content].filter(Boolean));
   }
   build();

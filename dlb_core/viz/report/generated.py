@@ -9,14 +9,14 @@ from torch import Tensor
 
 from dlb_core.viz.colour import STOPS
 from dlb_core.viz.report.arrays import floats, plain
-from dlb_core.viz.report.books import book
-from dlb_core.viz.report.document import LEAST, MOST, SAMPLES, SCRIPTS, option_text
+from dlb_core.viz.report.books import Source, written_books
+from dlb_core.viz.report.document import BOOKS, LEAST, MOST, SAMPLES, SCRIPTS, option_text
 from dlb_core.viz.view import AGAINST, FOR
 
 if TYPE_CHECKING:
     from dlb_core.generation.result import GenerationExplanation
 
-LAYERS = 800_000  # bytes that the layers of all tokens may take
+DIFFERENCE = "for the token, less against it"
 
 
 def generated_document(generation: GenerationExplanation, tokenizer: Any = None) -> dict[str, Any]:
@@ -25,10 +25,9 @@ def generated_document(generation: GenerationExplanation, tokenizer: Any = None)
         raise ValueError("no token was explained: generate with return_relevance=True")
     maps = _sides(generation, "relevance", "total")
     sources = _sides(generation, "source_relevance", "source_total")
-    books = [_book(generation, n) for n in range(len(generation.steps))]
-    layers = sum(len(json.dumps(each["layers"])) for each in books) <= LAYERS
-    if not layers:
-        books = [{**each, "layers": []} for each in books]
+    side = "" if generation.total is None else DIFFERENCE
+    found = [Source(ledger, side, generation.experts, n) for n, ledger in enumerate(generation.ledgers)]
+    books, left_out = written_books(found, BOOKS)
     room = max(MOST - SCRIPTS - len(json.dumps(books)), LEAST)
     samples, explained = _fitting([*maps.values(), *sources.values()], room)
     texts = [_texts(generation.sequences[sample], tokenizer) for sample in range(samples)]
@@ -63,7 +62,7 @@ def generated_document(generation: GenerationExplanation, tokenizer: Any = None)
                 for sample, text in enumerate(texts)
             ],
         },
-        "notes": _notes(generation, samples, explained, layers),
+        "notes": [*_notes(generation, samples, explained), *left_out],
     }
 
 
@@ -75,11 +74,6 @@ def _sides(generation: GenerationExplanation, name: str, total: str) -> dict[str
     if whole is None:
         return {"": units}
     return {FOR: (whole + units) / 2, AGAINST: (whole - units) / 2}
-
-
-def _book(generation: GenerationExplanation, n: int) -> dict[str, Any]:
-    side = "" if generation.total is None else "for less against"
-    return book(generation.ledgers[n], side, generation.experts, n)
 
 
 def _fitting(maps: list[Tensor], most: int) -> tuple[int, int]:
@@ -108,7 +102,7 @@ def _maps(maps: dict[str, Tensor], sample: int, explained: int) -> list[dict[str
     return [{"side": side, "units": floats(units[sample, :explained])} for side, units in maps.items()]
 
 
-def _notes(generation: GenerationExplanation, samples: int, explained: int, layers: bool) -> list[str]:
+def _notes(generation: GenerationExplanation, samples: int, explained: int) -> list[str]:
     notes = []
     if samples < len(generation.sequences):
         notes.append(
@@ -116,6 +110,4 @@ def _notes(generation: GenerationExplanation, samples: int, explained: int, laye
         )
     if explained < len(generation.steps):
         notes.append(f"The first {explained} of {len(generation.steps)} explained tokens are shown.")
-    if not layers:
-        notes.append("The layers are left out, which would make this page too large.")
     return notes

@@ -8,7 +8,7 @@ function graphSection(body) {
     const { book } = found[Math.min(state.book, found.length - 1)];
     const container = el("div", { class: "graph" });
     body.replaceChildren(...[bookPicker("Graph"), container].filter(Boolean));
-    if (book.graph === null) container.append(el("p", { class: "quiet" }, "Left out, since this page would be too large: report one mode or target alone."));
+    if (book.graph === null) container.append(el("p", { class: "quiet" }, LEFT_OUT));
     else dlbGraph(container, book.graph);
   }
   const look = () => {

@@ -8,9 +8,8 @@ function layersSection(body) {
   function build() {
     const found = books();
     const { book, column: of } = found[Math.min(state.book, found.length - 1)];
-    const content = book.layers.length
-      ? tree(book, of, open)
-      : el("p", { class: "quiet" }, data.kind === "generation" ? "No layers are recorded here." : NOTHING);
+    const why = book.layers ? NOTHING : LEFT_OUT;
+    const content = book.layers?.length ? tree(book, of, open) : el("p", { class: "quiet" }, why);
     body.replaceChildren(...[bookPicker("Layers"), content].filter(Boolean));
   }
   build();

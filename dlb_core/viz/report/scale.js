@@ -41,7 +41,7 @@ function paint(element, value, limit) {
   const linear = [r, g, b].map((c) => (c <= 10 ? c / 3295 : ((c / 255 + 0.055) / 1.055) ** 2.4));
   const luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
   element.style.setProperty("background-color", `rgb(${r}, ${g}, ${b})`);
-  element.style.setProperty("color", luminance > 0.25 ? "#10131a" : "#ffffff");
+  element.style.setProperty("color", luminance > 0.179 ? "#10131a" : "#ffffff");
 }
 
 // Values, row by row, as the pixels of a canvas.

@@ -17,6 +17,8 @@ function change(name, value) {
   for (const react of watchers) react(name);
 }
 
+const LEFT_OUT = "Left out here, since this page would be too large.";
+
 // Every column (a mode) with each of its sides, for the current target.
 function books() {
   return data.columns.flatMap((one, number) =>
