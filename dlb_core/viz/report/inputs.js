@@ -35,7 +35,7 @@ function inputsSection(body) {
     if (first.kind === "image" && first.picture) {
       const size = first.picture.shape;
       const stack = el("div", { class: "stack", style: frame(size[2], size[1]) }, picture(first));
-      figures.unshift(el("figure", { class: "map map-image" }, el("figcaption", {}, el("span", { class: "map-name" }, "Input")), stack));
+      figures.unshift(el("figure", { class: "map map-image" }, el("figcaption", {}, el("span", { class: "map-name" }, "Input"), el("span", { class: "quiet" }, "as it was given")), stack));
     }
     drawn.push(...mine);
     const bar = controls ? controls(first, settings, () => mine.forEach((made) => made.draw())) : null;

@@ -22,7 +22,7 @@ function prediction(one, mode) {
     return el(
       "tr",
       { class: mine ? "explained" : null },
-      el("th", { scope: "row" }, named(each.name), mine ? el("span", { class: "chip" }, "explained") : null),
+      el("th", { scope: "row" }, named(each.name), " ", mine ? el("span", { class: "chip" }, "explained") : null),
       el("td", { class: "wide" }, filled(each.probability, mine ? "target" : "plain")),
       el("td", { class: "number" }, percent(each.probability, 1)),
       el("td", { class: "number quiet" }, outputs[i]),
