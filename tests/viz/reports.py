@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from dlb_core import DLBacktrace, Explanation
 from dlb_core.generation.result import GenerationExplanation
+from dlb_core.relevance import Relevance
+from viz.explained import explained as made
 
 HOSTILE = (
     "</script><script>window.hacked=1</script>",
@@ -41,56 +43,41 @@ class Image(nn.Module):
         return self.head(self.pool(self.body(x)).flatten(1))
 
 
-class Text(nn.Module):
-    """A small network of tokens: a class by position, their mean, or the scores by position themselves."""
-
-    def __init__(self, by_position: bool = False) -> None:
-        super().__init__()
-        self.embed, self.head, self.by_position = nn.Embedding(40, 8), nn.Linear(8, 3), by_position
-
-    def forward(self, ids: Tensor) -> Tensor:
-        scores = self.head(self.embed(ids).relu())
-        return scores if self.by_position else scores.mean(1)
-
-
-class Series(nn.Module):
-    """A small network of a series [B, C, T]."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.head = nn.Conv1d(3, 4, 3, padding=1), nn.Linear(4, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.conv(x).relu().mean(-1))
+@cache
+def _image(mode: str, targets: tuple[int, ...] | None) -> Explanation:
+    dlb, x = _traced()
+    return dlb.explain(x, mode=mode, **({} if targets is None else {"targets": [*targets]}))
 
 
 @cache
-def _traced(kind: str) -> tuple[DLBacktrace, Tensor]:
+def _traced() -> tuple[DLBacktrace, Tensor]:
     torch.manual_seed(0)
-    models: dict[str, tuple[nn.Module, Tensor]] = {
-        "image": (Image().eval(), torch.rand(2, 3, 12, 10)),
-        "text": (Text().eval(), torch.randint(0, 40, (2, 10))),
-        "table": (nn.Sequential(nn.Linear(130, 8), nn.ReLU(), nn.Linear(8, 1)).eval(), torch.randn(3, 130)),
-        "series": (Series().eval(), torch.randn(2, 3, 40)),
-    }
-    model, x = models[kind]
-    return DLBacktrace(model, x), x
+    x = torch.rand(2, 3, 12, 10)
+    return DLBacktrace(Image().eval(), x), x
 
 
 @cache
-def explained(kind: str, **options: Any) -> Explanation:
-    """One of the explanations, captioned; options: those of `explain` that can be cached."""
-    dlb, x = _traced(kind)
-    if "targets" in options:
-        options["targets"] = [*options["targets"]]
-    explanation = dlb.explain(x, **{"mode": "epsilon", **options})
-    names: dict[str, Any] = {
-        "image": {"classes": ["cat", "dog", "car", "cup"]},
-        "text": {"classes": ["bad", "good", "neither"], "tokens": [[f"word{i}" for i in range(10)], HOSTILE]},
-        "table": {"features": [f"feature {i}" for i in range(130)]},
-        "series": {"features": ["lead I", "lead II", "drift"]},
-    }[kind]
-    return explanation.captioned(model=f"small {kind} model", **names)
+def explained(kind: str, mode: str = "epsilon", targets: tuple[int, ...] | None = None) -> Explanation:
+    """An image, text, table or series, captioned; a table of 130 features has no model behind it."""
+    if kind == "image":
+        return _image(mode, targets).captioned(model="small image model", classes=["cat", "dog", "car", "cup"])
+    if kind == "text":
+        tokens = [[f"word{i}" for i in range(7)], HOSTILE[:7], HOSTILE[-7:]]
+        found = made("tokens", mode).captioned(tokens=tokens)
+    elif kind == "series":
+        found = made("series", mode).captioned(features=["lead I", "lead II"])
+    else:
+        torch.manual_seed(0)
+        found = like(made("features", mode), "input", torch.randn(3, 130), torch.randn(3, 130))
+        found = found.captioned(features=[f"feature {i}" for i in range(130)])
+    return found.captioned(model=f"small {kind} model")
+
+
+def like(explanation: Explanation, name: str, given: Tensor, units: Tensor) -> Explanation:
+    """The same books with another input: what no model here would be fast enough for."""
+    books = explanation.relevance.ledgers
+    relevance = Relevance({name: units}, books, inputs=(name,), target=0, mode=explanation.mode)
+    return Explanation(relevance, torch.rand(len(units), 4), given={name: given})
 
 
 def generation(contrastive: bool = False) -> GenerationExplanation:

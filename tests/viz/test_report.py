@@ -16,7 +16,7 @@ from torch import nn
 from dlb_core import DLBacktrace, Explanation
 from dlb_core.captions import Captions
 from dlb_core.viz.report import generation_html, report_html
-from viz.reports import HOSTILE, Tokenizer, array, data_of, explained, generation
+from viz.reports import HOSTILE, Tokenizer, array, data_of, explained, generation, like
 
 KINDS = ["image", "text", "table", "series"]
 
@@ -55,7 +55,7 @@ def test_a_large_image_is_reduced_and_keeps_its_units() -> None:
     torch.manual_seed(0)
     x = torch.rand(1, 3, 1100, 70)
     units = torch.randn(1, 3, 1100, 70)
-    explanation = like(explained("image"), x, units)
+    explanation = like(explained("image"), "x", x, units)
     data = data_of(report_html([explanation]))
     [[[view]]] = data["columns"][0]["views"]
     assert view["units"]["shape"] == [3, 367, 24]
@@ -66,15 +66,8 @@ def test_a_large_image_is_reduced_and_keeps_its_units() -> None:
     assert any("512 pixels" in note for note in data["notes"])
 
 
-def like(explanation: Explanation, given: torch.Tensor, units: torch.Tensor) -> Explanation:
-    """The same books with another input: what no model here would be fast enough for."""
-    relevance = explanation.relevance
-    made = type(relevance)({"x": units}, relevance.ledgers, inputs=("x",), target=0, mode="epsilon")
-    return Explanation(made, torch.rand(len(units), 4), given={"x": given})
-
-
 def test_a_large_batch_stays_a_page_that_opens_at_once() -> None:
-    page = report_html([like(explained("image"), torch.rand(40, 3, 224, 224), torch.randn(40, 3, 224, 224))])
+    page = report_html([like(explained("image"), "x", torch.rand(40, 3, 224, 224), torch.randn(40, 3, 224, 224))])
     assert len(page) <= 3_000_000
     data = data_of(page)
     shown = len(data["samples"])
@@ -141,11 +134,10 @@ def test_the_prediction_names_classes_and_what_is_explained() -> None:
 
 
 def test_where_a_position_is_explained_the_prediction_is_the_one_there() -> None:
-    from viz.reports import Text
-
     torch.manual_seed(0)
     ids = torch.randint(0, 40, (2, 5))
-    explanation = DLBacktrace(Text(by_position=True).eval(), ids).explain(ids, target=[(1, 2), (3, 0)])
+    by_position = nn.Sequential(nn.Embedding(40, 8), nn.Linear(8, 3))
+    explanation = DLBacktrace(by_position.eval(), ids).explain(ids, target=[(1, 2), (3, 0)])
     data = data_of(report_html([explanation]))
     for sample, position in enumerate((1, 3)):
         best = data["predictions"][0][0]["classes"][sample][0]
@@ -257,12 +249,13 @@ def test_names_are_text_and_nothing_else(name: str) -> None:
     old = plain.relevance
     relevance = type(old)(old.inputs, (ledger,), inputs=("input",), target=0, mode=name)
     explanation = dataclasses.replace(plain, relevance=relevance, options={name: name})
-    explanation = explanation.captioned(model=name, features=features, classes=[name])
+    explanation = explanation.captioned(model=name, features=features, classes=[name] * 4)
     page = report_html([explanation])
     data = data_of(page)
     assert data["model"] == name
     assert {row["label"] for row in data["columns"][0]["views"][0][0][0]["rows"]} == {name}
     assert data["columns"][0]["options"] == [[name, name]]
+    assert {each["name"] for each in data["predictions"][0][0]["classes"][0]} == {name}
     found, ordinary = Elements(page), Elements(report_html([plain]))
     assert found.tags.count("script") == ordinary.tags.count("script") == 2
     assert {*found.tags} == {*ordinary.tags}

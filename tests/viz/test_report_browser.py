@@ -187,7 +187,7 @@ def test_another_target_shows_both_its_maps_and_its_books(show: Opened) -> None:
 def test_tokens_have_colours_and_numbers_and_hostile_texts_are_texts(show: Opened) -> None:
     explanation = explained("text")
     units = explanation.inputs["ids"]
-    driver = show(explanation.captioned(model=HOSTILE[0], classes=HOSTILE[:3]))
+    driver = show(explanation.captioned(model=HOSTILE[0], classes=HOSTILE[:4]))
     chosen(driver, "Sample", "sample 1")
     tokens = every(driver, ".token")
     seen = [driver.execute_script("return arguments[0].textContent", one(token, "bdi")) for token in tokens]
@@ -229,7 +229,7 @@ def test_a_series_reads_out_step_value_and_units(show: Opened) -> None:
     press(focused(driver, strip), "HOME", "ARROW_RIGHT", "ARROW_RIGHT")
     readout = one(driver, ".series .readout").text
     assert readout.startswith("lead II \u00b7 step 2 \u00b7 value ")
-    assert number(readout) == pytest.approx(float(explanation.inputs["x"][0, 1, 2]), rel=1e-3)
+    assert number(readout) == pytest.approx(float(explanation.inputs["input"][0, 1, 2]), rel=1e-3)
 
 
 def test_modes_beside_each_other_share_the_choice_of_sample(show: Opened) -> None:

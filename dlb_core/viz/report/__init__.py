@@ -7,11 +7,11 @@
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlb_core.folder import new_file
 from dlb_core.viz.report.document import document
 from dlb_core.viz.report.generated import generated_document
 from dlb_core.viz.report.page import page
@@ -55,19 +55,14 @@ def write_generation_report(
     return _write(path, lambda: generation_html(generation, tokenizer))
 
 
-def _write(path: str | os.PathLike[str], made: Any) -> Path:
-    """A new file beside its place, moved there when it is complete."""
+def _write(path: str | os.PathLike[str], made: Callable[[], str]) -> Path:
+    """What was at `path` stays until the new page is complete."""
     place = Path(path)
     if place.is_dir():
         raise IsADirectoryError(f"{place} is a folder: give the file to write, such as {place / 'report.html'}")
     if not place.parent.is_dir():
         raise FileNotFoundError(f"the folder {place.parent} does not exist: make it first")
-    target = place.resolve()  # through a link to where it leads, so that the link stays
-    content = made().encode("utf-8")
-    beside = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, target)
-    finally:
-        beside.unlink(missing_ok=True)
+    content = made()
+    with new_file(place) as beside:
+        beside.write_text(content, encoding="utf-8", newline="\n")
     return place

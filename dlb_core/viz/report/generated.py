@@ -31,6 +31,7 @@ def generated_document(generation: GenerationExplanation, tokenizer: Any = None)
     room = max(MOST - SCRIPTS - len(json.dumps(books)), LEAST)
     samples, explained = _fitting([*maps.values(), *sources.values()], room)
     texts = [_texts(generation.sequences[sample], tokenizer) for sample in range(samples)]
+    read = generation.source
     length = generation.prompt_length
     steps = generation.steps[:explained]
     return {
@@ -57,6 +58,7 @@ def generated_document(generation: GenerationExplanation, tokenizer: Any = None)
                     "generated": [bool(each) for each in generation.generated[sample].tolist()],
                     "scores": _scores(generation.scores, sample),
                     "maps": _maps(maps, sample, explained),
+                    "source": None if read is None else _texts(read[sample], tokenizer),
                     "sources": _maps(sources, sample, explained),
                 }
                 for sample, text in enumerate(texts)

@@ -9,8 +9,9 @@ function generationSection(body) {
     const arrays = panes.map((pane) => unpacked(pane.units));
     const parts = panes.map((pane, p) => {
       const source = p < sequence.sources.length;
-      const labels = source ? Array.from({ length: pane.units.shape[1] }, (_, i) => String(i)) : sequence.tokens;
-      const title = [source ? "The encoder\u2019s text, by position" : "Prompt and continuation", pane.side].filter(Boolean).join(", ");
+      const positions = Array.from({ length: pane.units.shape[1] }, (_, i) => String(i));
+      const labels = source ? (sequence.source ?? positions) : sequence.tokens;
+      const title = [source ? "The encoder\u2019s text" : "Prompt and continuation", pane.side].filter(Boolean).join(", ");
       return part(sequence, labels, source, title, pane, arrays[p]);
     });
     body.replaceChildren(...parts.map((each) => each.element));
@@ -23,7 +24,7 @@ function generationSection(body) {
     const row = () => all.subarray(state.target * width, (state.target + 1) * width);
     const token = () => tokenText(sequence.tokens[prompt + steps[state.target]]).trim();
     const say = (i) => {
-      const where = source ? `position ${i}` : `${tokenText(labels[i]).trim()} (${i < prompt ? `prompt, token ${i}` : `written, step ${i - prompt}`})`;
+      const where = source ? `${tokenText(labels[i]).trim()} (token ${i})` : `${tokenText(labels[i]).trim()} (${i < prompt ? `prompt, token ${i}` : `written, step ${i - prompt}`})`;
       const chosenBy = !source && i >= prompt && sequence.scores ? ` \u00b7 log-probability ${number(sequence.scores[i - prompt])}` : "";
       return `${where} \u00b7 ${signed(row()[i])} units to ${token()}${chosenBy}`;
     };
@@ -91,7 +92,7 @@ function matrix(pane, all, sequence, labels, source) {
   };
   box.addEventListener("pointermove", (event) => {
     const [n, i] = find(event);
-    const from = source ? `position ${i}` : `${tokenText(labels[i]).trim()} (${i})`;
+    const from = `${tokenText(labels[i]).trim()} (${i})`;
     const to = tokenText(sequence.tokens[prompt + steps[n]]).trim();
     readout.textContent = `${from} \u2192 ${to} (step ${steps[n]}) \u00b7 ${signed(all[n * width + i])} units`;
   });
