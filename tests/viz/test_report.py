@@ -142,7 +142,7 @@ def test_where_a_position_is_explained_the_prediction_is_the_one_there() -> None
     for sample, position in enumerate((1, 3)):
         best = data["predictions"][0][0]["classes"][sample][0]
         assert best["output"] == pytest.approx(float(explanation.output[sample, position].max()))
-    assert [each["name"] for each in data["columns"][0]["targets"][0]] == ["position 1, 2", "position 3, 0"]
+    assert [each["name"] for each in data["columns"][0]["targets"][0]] == ["1, 2", "3, 0"]
 
 
 def test_modes_beside_each_other_share_inputs() -> None:
@@ -281,6 +281,16 @@ def test_a_generation_holds_what_each_token_came_from(contrastive: bool, tmp_pat
         for made, units in zip(sequence["maps"], maps, strict=True):
             assert np.allclose(array(made["units"]), units[sample])
     assert len(data["columns"][0]["books"]) == 3
+
+
+def test_an_encoders_text_is_read_too() -> None:
+    units = torch.randn(2, 3, 4)
+    source = torch.tensor([[3, 1, 4, 1], [5, 2, 6, 5]])
+    generated = dataclasses.replace(generation(), source=source, source_relevance=units)
+    data = data_of(generation_html(generated, Tokenizer()))
+    for sample, sequence in enumerate(data["generation"]["sequences"]):
+        assert sequence["source"] == Tokenizer().convert_ids_to_tokens(source[sample].tolist())
+        assert np.allclose(array(sequence["sources"][0]["units"]), units[sample])
 
 
 def test_a_long_generation_stays_a_page() -> None:

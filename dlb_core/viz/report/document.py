@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dlb_core.targets import Contrast, Query
+from dlb_core.findings import explained, prediction, target_text
 from dlb_core.viz.colour import STOPS
 from dlb_core.viz.report.arrays import plain
 from dlb_core.viz.report.books import Source, written_books
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dlb_core.relevance import Relevance
 
 SAMPLES = 16
+NAMES = 4  # of the targets of single samples, in the choice among several
 MOST = 3_000_000  # bytes of a page ...
 SCRIPTS = 300_000  # ... of which about so many are styles and scripts
 BOOKS = 1_200_000  # bytes for layers, experts and graphs of all ledgers
@@ -57,7 +58,7 @@ def document(explanations: Sequence[Explanation]) -> dict[str, Any]:
         "predictions": [
             [_prediction(one, target) for target in targets] for one in (explanations[:1] if same else explanations)
         ],
-        "targets": [_named(one, first.captions) for one in relevance.target] if relevance.several else [""],
+        "targets": [_of_all(one, first.captions) for one in relevance.target] if relevance.several else [""],
     }
     count = _samples(first)
     room, samples = _fitting(explanations, count, max(MOST - SCRIPTS - len(json.dumps(data)), LEAST))
@@ -136,8 +137,6 @@ def _notes(explanation: Explanation, room: Room, samples: int, count: int) -> li
 
 def _prediction(explanation: Explanation, target: int) -> dict[str, Any]:
     """The output: by sample the top classes, or numbers; where each target is at a position, the output there."""
-    from dlb_core.findings import prediction
-
     output = explanation.output
     chosen = _each_target(explanation, target)
     if output.dim() == 3 and len(chosen) == len(output) and all(map(_at_position, chosen)):
@@ -163,7 +162,7 @@ def _targets(explanation: Explanation, number: int) -> list[dict[str, Any]]:
     """What was explained of each sample: its name, and its class where it is one."""
     return [
         {
-            "name": _named(one, explanation.captions),
+            "name": target_text(one, explanation.captions.of_class),
             "class": one[1] if _at_position(one) else one if isinstance(one, int) else None,
         }
         for one in _each_target(explanation, number)[:SAMPLES]
@@ -171,46 +170,19 @@ def _targets(explanation: Explanation, number: int) -> list[dict[str, Any]]:
 
 
 def _each_target(explanation: Explanation, number: int) -> list[Any]:
-    """The target of each sample; one that was given for all is all of theirs."""
-    target = explanation.target[number] if explanation.relevance.several else explanation.target
-    count = _samples(explanation)
-    return target if isinstance(target, list) and len(target) == count else [target] * count
+    """The target of each sample."""
+    return [explained(explanation, sample, number) for sample in range(_samples(explanation))]
 
 
 def _at_position(target: Any) -> bool:
     return isinstance(target, tuple) and len(target) == 2 and all(isinstance(place, int) for place in target)
 
 
-def _named(target: Any, captions: Captions) -> str:
-    """A target in words, classes by their names."""
-    if target is None:
-        return "the whole output"
-    if isinstance(target, bool):
-        return str(target)
-    if isinstance(target, int):
-        return captions.of_class(target)
-    if isinstance(target, Tensor):
-        return f"a mask {list(target.shape)}"
-    if isinstance(target, slice):
-        return f"{'' if target.start is None else target.start}:{'' if target.stop is None else target.stop}"
-    if isinstance(target, tuple) and len(target) == 2 and isinstance(target[1], int):
-        return f"{_place(target[0])}, {captions.of_class(target[1])}"
-    if isinstance(target, Contrast):
-        others = "the rest" if target.others is None else ", ".join(map(captions.of_class, target.others))
-        return f"{', '.join(map(captions.of_class, target.chosen))} against {others}"
-    if isinstance(target, Query):
-        return f"query {'auto' if target.query is None else target.query}" + (
-            "" if target.unit is None else f", {captions.of_class(target.unit)}"
-        )
-    if isinstance(target, Mapping):
-        return "; ".join(f"{name}: {_named(one, captions)}" for name, one in target.items())
-    if isinstance(target, (list, tuple)):
-        return ", ".join(_named(one, captions) for one in target[:8]) + (", ..." if len(target) > 8 else "")
-    return str(target)
-
-
-def _place(place: Any) -> str:
-    return f"position {place}" if isinstance(place, int) else f"positions {place}"
+def _of_all(target: Any, captions: Captions) -> str:
+    """One of several targets: the same for all samples, or one for each."""
+    each = target if isinstance(target, list) else [target]
+    names = [*dict.fromkeys(target_text(one, captions.of_class) for one in each)]
+    return ", ".join(names[:NAMES]) + (f" and {len(names) - NAMES} more" if len(names) > NAMES else "")
 
 
 def option_text(value: Any) -> str:

@@ -134,6 +134,8 @@ def _largest(units: Tensor) -> Any:
 
 
 def _index(position: int, units: Tensor) -> str:
+    if not units.dim():
+        return "value"
     where = torch.unravel_index(torch.tensor(position), units.shape)
     return f"[{', '.join(str(int(i)) for i in where)}]"
 
