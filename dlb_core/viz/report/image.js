@@ -81,7 +81,7 @@ function picture(view, grey = false) {
   if (!view.picture) return null;
   const [channels, height, width] = view.picture.shape;
   const bytes = unpacked(view.picture);
-  const canvas = el("canvas", { class: grey ? "picture grey" : "picture", width, height });
+  const canvas = el("canvas", { class: `picture${grey ? " grey" : ""}${width < 128 ? "" : " smooth"}`, width, height });
   if (grey) canvas.setAttribute("aria-hidden", "true");
   else {
     canvas.setAttribute("role", "img");

@@ -39,7 +39,7 @@ function waterfall(book, name, several) {
   ];
   const headings = ["account", "", { text: "units", number: true }, { text: "share", number: true }];
   const gain = typeof book.gain === "number" && book.gain > 1.005
-    ? el("p", { class: "quiet" }, `Relevance of both signs reached the inputs: the sum of its sizes is ${number(book.gain, 3)} times the seed\u2019s.`)
+    ? el("p", { class: "quiet" }, `Without its signs, the relevance of the inputs adds up to ${number(book.gain, 3)} times the seed\u2019s.`)
     : null;
   return el("div", {}, several ? el("h3", {}, shown(name)) : null, table(headings, rows, { class: "bars ledger" }), gain);
 }
