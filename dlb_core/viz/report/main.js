@@ -56,6 +56,12 @@ function head() {
 }
 
 wantsDark.addEventListener("change", (event) => change("dark", event.matches));
+let before = state.dark; // paper is white
+addEventListener("beforeprint", () => {
+  before = state.dark;
+  change("dark", false);
+});
+addEventListener("afterprint", () => change("dark", before));
 const sections = SECTIONS.map(section);
 const modes = data.columns.map((one) => one.mode).join(" \u00b7 ");
 const title = el("div", { class: "title" }, el("h1", {}, named(data.model || "Relevance report")), el("p", { class: "quiet" }, shown(modes ? `mode ${modes}` : "")));
