@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import re
 from functools import cache
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dlb_core import DLBacktrace, Explanation
+from dlb_core.experts import ExpertLayer, Ways
 from dlb_core.generation.result import GenerationExplanation
 from dlb_core.relevance import Relevance
 from viz.explained import explained as made
@@ -78,6 +80,28 @@ def like(explanation: Explanation, name: str, given: Tensor, units: Tensor) -> E
     books = explanation.relevance.ledgers
     relevance = Relevance({name: units}, books, inputs=(name,), target=0, mode=explanation.mode)
     return Explanation(relevance, torch.rand(len(units), 4), given={name: given})
+
+
+def routed() -> Explanation:
+    """The text again, with two layers of five experts that no model has."""
+    torch.manual_seed(0)
+    explanation = explained("text")
+    old = explanation.relevance
+    ways = Ways("entry", (), (), ())
+    layers = {
+        f"layers.{i}.experts": ExpertLayer(
+            f"layers.{i}.experts",
+            by_token=torch.randn(3, 7, 5),
+            weight=torch.ones(3, 7, 5),
+            selected=torch.rand(3, 7, 5) > 0.5,
+            probability=torch.ones(3, 7, 5) / 5,
+            ways=ways,
+            ledgers=old.ledgers,
+        )
+        for i in range(2)
+    }
+    relevance = Relevance(old.inputs, old.ledgers, inputs=("ids",), target=0, mode="epsilon", experts=layers)
+    return dataclasses.replace(explanation, relevance=relevance)
 
 
 def generation(contrastive: bool = False) -> GenerationExplanation:

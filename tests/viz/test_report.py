@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from torch import nn
 from dlb_core import DLBacktrace, Explanation
 from dlb_core.captions import Captions
 from dlb_core.viz.report import generation_html, report_html
-from viz.reports import HOSTILE, Tokenizer, array, data_of, explained, generation, like
+from dlb_core.viz.report.books import Source, written_books
+from viz.reports import HOSTILE, Tokenizer, array, data_of, explained, generation, like, routed
 
 KINDS = ["image", "text", "table", "series"]
 
@@ -103,6 +105,28 @@ def test_the_layers_are_the_modules_in_the_order_of_the_model() -> None:
     assert {row["path"]: {side: row[side] for side in ("in", "out", "booked")} for row in book["layers"]} == books
     named = [(row["name"], row["depth"]) for row in book["layers"] if row["path"]]
     assert named == [("body", 0), ("0", 1), ("1", 1), ("2", 1), ("pool", 0), ("head", 0)]
+
+
+def test_layers_come_before_graphs_where_room_is_short() -> None:
+    ledger = explained("image").ledger
+    sources = [Source(ledger, "", {}, None)] * 3
+    size = len(json.dumps(sources[0].part("layers")))
+    books, notes = written_books(sources, 2 * size + 1)
+    assert [book["layers"] is not None for book in books] == [True, True, False]
+    assert all(book["graph"] is None and book["lines"] for book in books)
+    assert "The layers of 1 of 3 ledgers are left out: the page would be too large." in notes
+    assert "The graphs of 3 of 3 ledgers are left out: the page would be too large." in notes
+
+
+def test_experts_are_those_of_the_explanation() -> None:
+    explanation = routed()
+    [[book]] = data_of(report_html([explanation]))["columns"][0]["books"]
+    for written, (name, layer) in zip(book["experts"], explanation.experts.items(), strict=True):
+        assert written["name"] == name
+        assert written["units"] == pytest.approx(layer.relevance.tolist())
+        assert written["load"] == layer.load.tolist()
+    [[none]] = data_of(report_html([explained("text")]))["columns"][0]["books"]
+    assert none["experts"] == []
 
 
 def test_every_target_and_both_sides_of_a_contrast_have_maps_and_books() -> None:

@@ -14,7 +14,7 @@ import torch
 
 from dlb_core.viz.report import write_generation_report, write_report
 from viz.browser import errors, opened, requests
-from viz.reports import HOSTILE, Tokenizer, explained, generation
+from viz.reports import HOSTILE, Tokenizer, explained, generation, routed
 
 Opened = Callable[..., Any]
 
@@ -270,6 +270,20 @@ def test_a_written_token_recolours_what_it_came_from(show: Opened) -> None:
     chosen(driver, "Sequence", "sequence 1")
     tokens = every(driver, ".token")
     assert read() == pytest.approx(generated.relevance[1, 0].tolist(), rel=1e-2, abs=1e-3)
+
+
+def test_an_expert_tells_its_units(show: Opened) -> None:
+    explanation = routed()
+    driver = show(explanation)
+    cells = every(driver, "#experts .cell")
+    assert len(cells) == 10
+    press(focused(driver, cells[4]), "ARROW_RIGHT", "ARROW_RIGHT")
+    readout = one(driver, "#experts .readout").text
+    layer = explanation.experts["layers.1.experts"]
+    assert readout.startswith("layers.1.experts, expert 1: ")
+    assert number(readout) == pytest.approx(float(layer.relevance[1]), rel=1e-3)
+    assert f"{layer.load[1]} tokens" in readout
+    assert not every(show(explained("text")), "#experts")
 
 
 def test_modules_open_and_close(show: Opened) -> None:
