@@ -16,7 +16,12 @@ function featuresView(view, settings, of) {
     ),
   );
   const rest = view.rest.count
-    ? el("tr", { class: "quiet" }, el("td", { colspan: 3 }, `${view.rest.count} more`), el("td", { class: "number" }, signed(view.rest.units)))
+    ? el(
+        "tr",
+        { class: "quiet" },
+        el("td", { colspan: 3 }, `${view.rest.count} more`),
+        el("td", { class: "number" }, signed(view.rest.units)),
+      )
     : null;
   const total = el(
     "tr",

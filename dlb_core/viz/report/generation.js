@@ -5,31 +5,35 @@ function generationSection(body) {
   let redraw = () => {};
   function build() {
     const sequence = data.generation.sequences[state.sample];
-    const panes = [...sequence.sources, ...sequence.maps];
-    const arrays = panes.map((pane) => unpacked(pane.units));
-    const parts = panes.map((pane, p) => {
-      const source = p < sequence.sources.length;
+    const drawn = [sequence.sources, sequence.maps].filter((panes) => panes.length).map((panes) => {
+      return { panes, source: panes === sequence.sources, arrays: panes.map((pane) => unpacked(pane.units)) };
+    });
+    const groups = drawn.map(({ panes, source, arrays }) => panes.map((pane, p) => {
       const positions = Array.from({ length: pane.units.shape[1] }, (_, i) => String(i));
       const labels = source ? (sequence.source ?? positions) : sequence.tokens;
       const title = [source ? "The encoder\u2019s text" : "Prompt and continuation", pane.side].filter(Boolean).join(", ");
-      return part(sequence, labels, source, title, pane, arrays[p]);
-    });
-    body.replaceChildren(...parts.map((each) => each.element));
-    redraw = () => parts.forEach((each) => each.draw());
+      return part(sequence, labels, source, title, pane, arrays[p], arrays);
+    }));
+    const beside = (parts) => el("div", { class: parts.length > 1 ? "input maps" : "input maps one" }, parts.map((each) => each.element));
+    body.replaceChildren(...groups.map(beside));
+    redraw = () => groups.flat().forEach((each) => each.draw());
     redraw();
   }
 
-  function part(sequence, labels, source, title, pane, all) {
+  // `together`: the maps beside this one, which have the same scale of colours.
+  function part(sequence, labels, source, title, pane, all, together) {
     const width = pane.units.shape[1];
     const row = () => all.subarray(state.target * width, (state.target + 1) * width);
     const token = () => tokenText(sequence.tokens[prompt + steps[state.target]]).trim();
     const say = (i) => {
-      const where = source ? `${tokenText(labels[i]).trim()} (token ${i})` : `${tokenText(labels[i]).trim()} (${i < prompt ? `prompt, token ${i}` : `written, step ${i - prompt}`})`;
+      const place = source ? `token ${i}` : i < prompt ? `prompt, token ${i}` : `written, step ${i - prompt}`;
+      const where = `${tokenText(labels[i]).trim()} (${place})`;
       const chosenBy = !source && i >= prompt && sequence.scores ? ` \u00b7 log-probability ${number(sequence.scores[i - prompt])}` : "";
       return `${where} \u00b7 ${signed(row()[i])} units to ${token()}${chosenBy}`;
     };
     const texts = tokenRow(labels, say, title);
-    const limit = () => Math.max(...Array.from(row(), Math.abs));
+    const most = (units) => units.reduce((largest, each) => Math.max(largest, Math.abs(each)), 0);
+    const limit = () => Math.max(...together.map((units) => most(units.subarray(state.target * width, (state.target + 1) * width))));
     if (!source) {
       texts.items.forEach((item, i) => {
         const step = steps.indexOf(i - prompt);
@@ -47,10 +51,10 @@ function generationSection(body) {
       });
     }
     const scale = el("div");
-    const heading = el("p", { class: "map-name" });
-    const overview = matrix(pane, all, sequence, labels, source);
+    const heading = el("p", { class: "quiet" });
+    const overview = matrix(pane, all, Math.max(...together.map(most)), sequence, labels, source);
     function draw() {
-      heading.textContent = `${title}: what ${token()} (step ${steps[state.target]}) came from`;
+      heading.textContent = `What ${token()} (step ${steps[state.target]}) came from`;
       colourTokens(texts.items, row(), limit(), say);
       texts.items.forEach((item, i) => {
         const is = !source && i === prompt + steps[state.target];
@@ -61,9 +65,10 @@ function generationSection(body) {
       scale.replaceChildren(legend(limit()));
       overview.draw();
     }
-    const hint = source ? null : el("p", { class: "quiet" }, "Choose an underlined token (click, or Enter on it) to see what it came from.");
+    const hint = source ? null : el("p", { class: "quiet" }, "Choose another underlined token with a click, or with Enter.");
     texts.list.classList.toggle("bare", labels.length > 64);
-    return { element: el("div", { class: "input" }, heading, hint, texts.list, scale, texts.readout, overview.element), draw };
+    const head = [el("p", { class: "map-name" }, title), heading, hint];
+    return { element: el("div", { class: "text" }, head, texts.list, scale, texts.readout, overview.element), draw };
   }
 
   build();
@@ -74,15 +79,15 @@ function generationSection(body) {
 }
 
 // All explained tokens at once: a row for each, a column for each position.
-function matrix(pane, all, sequence, labels, source) {
+function matrix(pane, all, limit, sequence, labels, source) {
   const [rows, width] = pane.units.shape;
   const { prompt, steps } = data.generation;
-  const limit = all.reduce((most, each) => Math.max(most, Math.abs(each)), 0);
   const canvas = el("canvas", { class: "heat" });
   const cross = el("span", { class: "cross" });
   const name = `All explained tokens by position: rows are written tokens. Arrow keys up and down choose one.`;
   const height = Math.min(360, Math.max(48, rows * 16));
-  const box = el("div", { class: "matrix", tabindex: 0, role: "img", "aria-label": name, style: { height: `${height}px` } }, canvas, cross);
+  const attributes = { class: "matrix", tabindex: 0, role: "img", "aria-label": name, style: { height: `${height}px` } };
+  const box = el("div", attributes, canvas, cross);
   const readout = el("p", { class: "readout", "aria-live": "polite" }, "Each row is a written token; a click chooses it.");
   const scale = el("div");
   const find = (event) => {

@@ -29,25 +29,29 @@ function inputsSection(body) {
       mine.push(made);
       const title = [data.columns.length > 1 ? `mode ${data.columns[of].mode}` : "", view.side].filter(Boolean).join(", ");
       const total = [`${signed(view.total)} units`, share(view.total, of)].filter(Boolean).join(" \u00b7 ");
-      const caption = el("figcaption", {}, el("span", { class: "map-name" }, shown(title || "Relevance")), el("span", { class: "quiet" }, total));
-      return el("figure", { class: `map map-${first.kind}` }, caption, made.element);
+      return el("figure", { class: `map map-${first.kind}` }, caption(shown(title || "Relevance"), total), made.element);
     });
     if (first.kind === "image" && first.picture) {
       const size = first.picture.shape;
       const stack = el("div", { class: "stack", style: frame(size[2], size[1]) }, picture(first));
-      figures.unshift(el("figure", { class: "map map-image" }, el("figcaption", {}, el("span", { class: "map-name" }, "Input"), el("span", { class: "quiet" }, "as it was given")), stack));
+      figures.unshift(el("figure", { class: "map map-image" }, caption("Input", "as it was given"), stack));
     }
     drawn.push(...mine);
     const bar = controls ? controls(first, settings, () => mine.forEach((made) => made.draw())) : null;
     const heading = el("h3", {}, named(name), el("span", { class: "quiet" }, ` ${kind}${extent(first)}`));
     const wide = ["tokens", "series"].includes(first.kind) && maps.length === 1;
-    return el("div", { class: "input" }, heading, bar, el("div", { class: wide ? "maps one" : `maps maps-${first.kind}`, style: { "--count": Math.min(4, figures.length) } }, figures));
+    const grid = { class: wide ? "maps one" : `maps maps-${first.kind}`, style: { "--count": Math.min(4, figures.length) } };
+    return el("div", { class: "input" }, heading, bar, el("div", grid, figures));
   }
   build();
   watch((name) => {
     if (name === "sample" || name === "target") build();
     if (name === "dark") drawn.forEach((made) => made.draw());
   });
+}
+
+function caption(name, beside) {
+  return el("figcaption", {}, el("span", { class: "map-name" }, name), el("span", { class: "quiet" }, beside));
 }
 
 function extent(view) {

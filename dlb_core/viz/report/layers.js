@@ -34,7 +34,10 @@ function tree(book, of, open) {
   const buttons = new Map();
   const lines = rows.map((row, i) => {
     const name = named(row.name, { title: shown(row.path) });
-    const toggle = holds(i) ? el("button", { class: "fold", type: "button", "aria-label": `Parts of ${shown(row.path)}`, on: { click: () => flip(i) } }) : el("span", { class: "fold" });
+    const label = `Parts of ${shown(row.path)}`;
+    const toggle = holds(i)
+      ? el("button", { class: "fold", type: "button", "aria-label": label, on: { click: () => flip(i) } })
+      : el("span", { class: "fold" });
     if (holds(i)) buttons.set(i, toggle);
     return el(
       "tr",
@@ -66,7 +69,12 @@ function tree(book, of, open) {
   fold();
   const headings = ["module", "", { text: "units in", number: true }, "", { text: "booked", number: true }];
   const tools = buttons.size
-    ? el("div", { class: "controls" }, el("button", { type: "button", on: { click: all(true) } }, "Open all"), el("button", { type: "button", on: { click: all(false) } }, "Close all"))
+    ? el(
+        "div",
+        { class: "controls" },
+        el("button", { type: "button", on: { click: all(true) } }, "Open all"),
+        el("button", { type: "button", on: { click: all(false) } }, "Close all"),
+      )
     : null;
   return el("div", {}, tools, el("div", { class: "scroll" }, table(headings, lines, { class: "bars layers" })));
 }

@@ -64,7 +64,8 @@ addEventListener("beforeprint", () => {
 addEventListener("afterprint", () => change("dark", before));
 const sections = SECTIONS.map(section);
 const modes = data.columns.map((one) => one.mode).join(" \u00b7 ");
-const title = el("div", { class: "title" }, el("h1", {}, named(data.model || "Relevance report")), el("p", { class: "quiet" }, shown(modes ? `mode ${modes}` : "")));
+const heading = el("h1", {}, named(data.model || "Relevance report"));
+const title = el("div", { class: "title" }, heading, el("p", { class: "quiet" }, shown(modes ? `mode ${modes}` : "")));
 document.body.append(head(), el("main", {}, title, sections.map((each) => each.made)), tip);
 for (const each of sections) each.build();
 window.dlbReady = performance.now();

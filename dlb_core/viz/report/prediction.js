@@ -2,7 +2,8 @@
 
 function predictionSection(body) {
   function build() {
-    const found = data.predictions.map((each, i) => prediction(each[state.target], data.predictions.length > 1 ? data.columns[i].mode : ""));
+    const several = data.predictions.length > 1;
+    const found = data.predictions.map((each, i) => prediction(each[state.target], several ? data.columns[i].mode : ""));
     body.replaceChildren(el("div", { class: "facts" }, found, how()));
   }
   build();
