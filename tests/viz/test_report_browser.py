@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from dlb_core.relevance import Relevance
 from dlb_core.viz.report import write_generation_report, write_report
 from viz.browser import errors, opened, requests
 from viz.reports import HOSTILE, Tokenizer, explained, generation, routed
@@ -332,6 +334,25 @@ def test_the_graph_is_drawn_when_it_comes_into_view(show: Opened) -> None:
     driver = show(explained("image"))
     driver.execute_script("document.getElementById('graph').scrollIntoView({behavior: 'instant'})")
     WebDriverWait(driver, 10).until(lambda _: "head" in one(driver, "#graph").text)
+
+
+def test_hostile_modules_rules_and_accounts_are_texts(show: Opened) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    plain = explained("image")
+    names = [*HOSTILE, *HOSTILE]
+    nodes = {
+        node: dataclasses.replace(entry, modules=(name, f"{name}.{name}"), op=name, rule=name, pack=name)
+        for name, (node, entry) in zip(names, plain.ledger.by_node.items(), strict=False)
+    }
+    ledger = dataclasses.replace(plain.ledger, by_node=nodes, accounts={f"bias:{name}": 1.0 for name in HOSTILE})
+    relevance = Relevance(plain.inputs, (ledger,), inputs=("x",), target=HOSTILE[0], mode=HOSTILE[1])
+    driver = show(dataclasses.replace(plain, relevance=relevance, options={HOSTILE[2]: HOSTILE[3]}))
+    assert all(name in one(driver, "#layers").text for name in HOSTILE[:5])
+    assert all(f"bias:{name}" in one(driver, "#ledger").text for name in HOSTILE[:5])
+    assert all(name in one(driver, "#prediction").text for name in HOSTILE[:4])
+    driver.execute_script("document.getElementById('graph').scrollIntoView({behavior: 'instant'})")
+    WebDriverWait(driver, 10).until(lambda _: "output" in one(driver, "#graph").text)
 
 
 def test_everything_can_be_reached_by_the_tab_key(show: Opened) -> None:
