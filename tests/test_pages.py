@@ -11,11 +11,14 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
 
-PAGES = ["inside", "adapters", "paths", "generation", "pipeline", "calibration", "moe", "pictures", "graphs"]
+PAGES = ["inside", "adapters", "paths", "generation", "pipeline", "calibration", "moe", "pictures", "report", "graphs"]
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_the_examples_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_examples_run(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # some write files
     run(DOCS / f"{name}.md", least=3)
 
 
