@@ -99,6 +99,12 @@ class Program:
         self.aliases[node.name] = instead.name
         self.graph.erase_node(node)
 
+    def rename(self, node: fx.Node, name: str) -> None:
+        """Calls a node by a name that is free, or that answers for it already."""
+        self.aliases.pop(name, None)
+        self.aliases[node.name] = name
+        node.name = name
+
     def derive(self, name: str, sources: Sequence[Parameter], compute: Callable[..., Tensor]) -> fx.Node:
         """A new parameter computed from others, as a placeholder in front of the graph."""
         value = compute(*(s.value() for s in sources))

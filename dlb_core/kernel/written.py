@@ -140,6 +140,7 @@ def _refused(node: fx.Node, row: Compound) -> bool:
 
 def _expand(program: Program, node: fx.Node, row: Compound) -> None:
     meta = {key: value for key, value in node.meta.items() if key in ("nn_module_stack", "stack_trace")}
+    known = {*program.graph.nodes}
     with program.graph.inserting_before(node):
         try:
             out = write(program.graph, row.written, _taken(row, bound_arguments(node)), meta)
@@ -147,7 +148,10 @@ def _expand(program: Program, node: fx.Node, row: Compound) -> None:
             error.add_note(f"in the written form of {op_name(node.target)} (pack {row.pack or '?'})")
             raise
     if isinstance(out, fx.Node):
+        name, mine = node.name, out not in known
         program.drop(node, out)
+        if mine:  # the last of the parts is what the op was
+            program.rename(out, name)
         return
     for user in list(node.users):
         if user.target is operator.getitem:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlb_core.rules import Call, Row, Shares, move, sum_to
+from dlb_core.rules import Call, Row, Shares, compound, move, sum_to
 from dlb_ops_builtin.rows.places import home
 
 aten = torch.ops.aten
@@ -117,6 +117,19 @@ def _window(call: Call) -> tuple[Any, ...]:
     return call.kernel_size, call.stride, call.padding, call.dilation, call.ceil_mode
 
 
+def _max_pool2d(self: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any) -> Tensor:
+    """What the op does anyway, with its winners kept: finding them again would cost a second pass."""
+    best: Tensor = aten.max_pool2d_with_indices(self, kernel_size, stride, padding, dilation, ceil_mode)[0]
+    return best
+
+
+def _to_winners(r: Any, call: Call) -> Tensor:
+    values, winners = r[0], call.output[1]
+    like = values.new_zeros(()).expand(call.shape("self"))
+    back: Tensor = aten.max_pool2d_with_indices_backward(values, like, *_window(call), winners)
+    return back
+
+
 def _sorted_rows(r: Tensor, call: Call) -> Tensor:
     shape = call.shape("self")
     places = torch.arange(shape.numel(), device=r.device).reshape(shape)
@@ -160,10 +173,10 @@ ROWS: list[Row] = [
     ),
     move("aten::max.default", back=lambda r, call: _extreme(r, call, call.self.max()), reads=("self",)),
     move("aten::min.default", back=lambda r, call: _extreme(r, call, call.self.min()), reads=("self",)),
-    _one("aten::max_pool2d", 2, lambda call: aten.max_pool2d_with_indices(call.self, *_window(call))),
+    compound("aten::max_pool2d", written=_max_pool2d),
     _one("aten::max_pool1d", 1, lambda call: aten.max_pool1d_with_indices(call.self, *_window(call))),
     _one("aten::max_pool3d", 3, lambda call: aten.max_pool3d_with_indices(call.self, *_window(call))),
-    _one("aten::max_pool2d_with_indices", 2, lambda call: aten.max_pool2d_with_indices(call.self, *_window(call))),
+    move("aten::max_pool2d_with_indices", back=_to_winners, reads=("output",)),
     _one("aten::max_pool3d_with_indices", 3, lambda call: aten.max_pool3d_with_indices(call.self, *_window(call))),
     _one("aten::adaptive_max_pool1d", 1, lambda call: aten.adaptive_max_pool1d(call.self, call.output_size)),
     _one("aten::adaptive_max_pool2d", 2, lambda call: aten.adaptive_max_pool2d(call.self, call.output_size)),
