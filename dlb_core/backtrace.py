@@ -17,7 +17,7 @@ from dlb_core.choices import AUTO
 from dlb_core.engine import Engine, Prediction
 from dlb_core.explanation import Explanation
 from dlb_core.family import family
-from dlb_core.kernel.call import Call, Shares, resolve
+from dlb_core.kernel.call import Call, Shares
 from dlb_core.kernel.composites import AnyMode, Composite
 from dlb_core.kernel.kinds import Row
 from dlb_core.kernel.layers import layer_op
@@ -122,8 +122,7 @@ class DLBacktrace(Drawn):
         for node, name in engine.input_names.items():
             node_io[name] = NodeIO((), values[engine.layout.slots[node]])
         for step in engine.layout.forward:
-            arguments = resolve((step.args, tuple(step.kwargs.values())), values)
-            node_io[step.node.name] = NodeIO(tensors_in(arguments), values[step.slot])
+            node_io[step.node.name] = NodeIO(tensors_in(step.read(values)), values[step.slot])
         raw = prediction.activations.outputs[engine.output_index]
         node_io["output"] = NodeIO((raw,), engine.output_of(prediction))
         return node_io

@@ -96,9 +96,9 @@ def side(y: Tensor) -> Tensor:
 
 def share_out(r: Tensor, y: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """s = R / stab(y) with stab(y) = y + eps * sign(y), sign(0) = 1; and what the stabiliser keeps of R."""
-    little = torch.full((), eps, dtype=y.dtype, device=y.device)
-    s = r / torch.copysign(little, y).add_(y)
-    return s, inner(s, torch.copysign(little, y))
+    little = torch.copysign(torch.full((), eps, dtype=y.dtype, device=y.device), y)
+    s = r / (y + little)
+    return s, inner(s, little)
 
 
 def inner(r: Tensor, weights: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -51,6 +52,37 @@ def resolve(template: Any, values: Sequence[Any]) -> Any:
     if kind is slice:
         return slice(*(resolve(item, values) for item in (template.start, template.stop, template.step)))
     return template
+
+
+def reader(template: Any) -> Callable[[Sequence[Any]], Any]:
+    """`resolve` for one template, with all that does not depend on the values settled beforehand."""
+    if type(template) is Ref:
+        return itemgetter(template.slot)
+    if not tuple(references(template)):
+        return lambda values: template
+    if type(template) is tuple and len(template) > 1 and all(type(item) is Ref for item in template):
+        return itemgetter(*(item.slot for item in template))
+    return lambda values: resolve(template, values)
+
+
+def caller(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Callable[[Sequence[Any]], Any]:
+    """A call of `function` on the values that its templates name."""
+    if tuple(references(dict(kwargs))):
+        return lambda values: function(*resolve(args, values), **resolve(dict(kwargs), values))
+    count = next((i for i, item in enumerate(args) if type(item) is not Ref), len(args))
+    first, rest = args[:count], args[count:]
+    if tuple(references(rest)):
+        read = reader(args)
+        return lambda values: function(*read(values), **kwargs)
+    if count == 1:
+        slot = first[0].slot
+        return lambda values: function(values[slot], *rest, **kwargs)
+    if not count:
+        return lambda values: function(*rest, **kwargs)
+    take = itemgetter(*(item.slot for item in first))
+    return lambda values: function(*take(values), *rest, **kwargs)
 
 
 class Shares:

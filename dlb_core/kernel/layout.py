@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import fx
 
-from dlb_core.kernel.call import Ref, references
+from dlb_core.kernel.call import Ref, caller, reader, references
 from dlb_core.kernel.facts import row_of
 from dlb_core.kernel.kinds import Row
 from dlb_core.kernel.program import Program
@@ -17,14 +17,14 @@ from dlb_core.kernel.registry import Registry
 
 @dataclass(frozen=True, eq=False)
 class ForwardStep:
-    """Run `function` on the values its templates name; the result goes to `slot`."""
+    """Run the node's op on the values that its templates name; the result goes to `slot`."""
 
     node: fx.Node
-    function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     slot: int
-    flat: tuple[int | None, ...] | None  # when all arguments are plain: the slot of each, None where fixed
+    run: Callable[[Sequence[Any]], Any]
+    read: Callable[[Sequence[Any]], tuple[Any, ...]]  # the values among its arguments, in order
 
 
 @dataclass
@@ -77,13 +77,11 @@ def lay_out(program: Program, registry: Registry) -> Layout:
 
     def step(node: fx.Node) -> ForwardStep:
         row = rows[slots[node.name]]
-        args, kwargs = template(node.args), template(node.kwargs)
-        flat = None
-        if not kwargs and all(type(a) is Ref or not tuple(references(a)) for a in args):
-            flat = tuple(a.slot if type(a) is Ref else None for a in args)
+        args, kwargs = tuple(template(node.args)), template(node.kwargs)
         target: Any = node.target
         function = target if row is None else row.runs(target)
-        return ForwardStep(node, function, args, kwargs, slots[node.name], flat)
+        read = reader(tuple(map(Ref, references((args, kwargs)))))
+        return ForwardStep(node, args, kwargs, slots[node.name], caller(function, args, kwargs), read)
 
     forward = tuple(step(node) for node in nodes if node.op == "call_function")
     return Layout(program, nodes, slots, forward, rows, tuple(template(out) for out in program.outputs))

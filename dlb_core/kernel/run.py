@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from dlb_core.errors import RuleError
 from dlb_core.kernel.books import Books
 from dlb_core.kernel.call import Call, Shares, resolve
-from dlb_core.kernel.layout import ForwardStep, Layout
+from dlb_core.kernel.layout import Layout
 from dlb_core.kernel.ops import op_name
 from dlb_core.kernel.plan import Plan, RelevanceStep
 from dlb_core.kernel.thrift import thrift
@@ -57,20 +57,13 @@ def run_forward(
     with torch.no_grad(), torch.autocast(layout.program.device.type, enabled=False):  # the trace says every dtype
         for index, step in enumerate(layout.forward):
             if instead is None or step.slot not in instead:
-                values[step.slot] = execute(step, values)
+                values[step.slot] = step.run(values)
             value = values[step.slot]
             shapes[step.slot] = value.shape if isinstance(value, Tensor) else _shapes(value)
             if frees:
                 for slot in frees[index]:
                     values[slot] = None
     return done
-
-
-def execute(step: ForwardStep, values: Sequence[Any]) -> Any:
-    """What the step's op returns for these values."""
-    if step.flat is None:
-        return step.function(*resolve(step.args, values), **resolve(step.kwargs, values))
-    return step.function(*[a if slot is None else values[slot] for slot, a in zip(step.flat, step.args, strict=True)])
 
 
 def _shapes(value: Any) -> Any:
@@ -111,7 +104,7 @@ def run_relevance(
         for index, step in enumerate(plan.steps):
             if saving is not None:
                 for again in saving.rebuild[index]:
-                    values[again.slot] = execute(again, values)
+                    values[again.slot] = again.run(values)
                 if index:
                     for slot in saving.frees[index - 1]:
                         values[slot] = None

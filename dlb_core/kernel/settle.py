@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,10 +15,13 @@ from dlb_core.errors import ConservationError, NonFiniteError
 from dlb_core.kernel.books import Entry
 from dlb_core.kernel.ledger import Ledger, NodeEntry
 from dlb_core.kernel.ops import fake_tensors, module_chain, op_name
-from dlb_core.kernel.plan import Plan, RelevanceStep
+from dlb_core.kernel.plan import Plan
 
 #: allowed |in - out| per unit of sum |R| at a node
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-2}
+
+
+PAGES = "pages of the ledger"
 
 
 @dataclass
@@ -38,7 +42,7 @@ def settle(
     input_names: placeholder -> the caller's name. shapes: of the values, by slot.
     """
     names = [input_names.get(node.name, node.name) for node in plan.layout.nodes]
-    nodes: dict[int, _NodeSums] = {}
+    nodes: dict[int, _NodeSums] = defaultdict(_NodeSums)
     seeded: dict[int, float] = {}
     inputs: dict[str, float] = {}
     accounts: dict[str, float] = {}
@@ -48,15 +52,17 @@ def settle(
         value = sums[position]
         size = sums[position + 1] if entry.scaled else abs(value)
         position += 2 if entry.scaled else 1
-        node = nodes.setdefault(entry.slot, _NodeSums()) if entry.kind in ("in", "out", "account") else _NodeSums()
         if entry.kind == "in":
+            node = nodes[entry.slot]
             node.into += value
             node.into_scale += size
         elif entry.kind == "out":
+            node = nodes[entry.slot]
             node.out += value
             node.out_scale += size
             node.edges[entry.other] = node.edges.get(entry.other, 0.0) + value
         elif entry.kind == "account":
+            node = nodes[entry.slot]
             node.accounts[entry.account] = node.accounts.get(entry.account, 0.0) + value
             node.out_scale += size
             accounts[entry.account] = accounts.get(entry.account, 0.0) + value
@@ -68,8 +74,9 @@ def settle(
             inputs[name] = inputs.get(name, 0.0) + value
             input_scale += size
     seen = {entry.slot for entry in entries if entry.kind == "in"}  # none when only the ends were recorded
+    pages = _pages(plan)
     by_node = {
-        step.node.name: _entry(step, nodes[step.slot], names, shapes[step.slot], plan.dtype)
+        step.node.name: _entry(pages[step.slot], nodes[step.slot], names, shapes[step.slot])
         for step in plan.steps
         if step.slot in seen
     }
@@ -88,18 +95,31 @@ def settle(
     )
 
 
-def _entry(step: RelevanceStep, sums: _NodeSums, names: Sequence[str], shape: Any, dtype: torch.dtype) -> NodeEntry:
+def _pages(plan: Plan) -> dict[int, dict[str, Any]]:
+    """By slot what an entry says in every run of the plan, found once."""
+    if PAGES not in plan.memo:
+        plan.memo[PAGES] = {
+            step.slot: {
+                "name": step.node.name,
+                "op": op_name(step.node.target),
+                "modules": module_chain(step.node),
+                "rule": step.row.kind,
+                "pack": step.row.pack,
+                "tolerance": node_tolerance(step.node, plan.dtype),
+            }
+            for step in plan.steps
+        }
+    pages: dict[int, dict[str, Any]] = plan.memo[PAGES]
+    return pages
+
+
+def _entry(page: Mapping[str, Any], sums: _NodeSums, names: Sequence[str], shape: Any) -> NodeEntry:
     return NodeEntry(
-        name=step.node.name,
-        op=op_name(step.node.target),
-        modules=module_chain(step.node),
-        rule=step.row.kind,
-        pack=step.row.pack,
+        **page,
         into=sums.into,
         out=sums.out,
         accounts=sums.accounts,
         scale=sums.into_scale + sums.out_scale,
-        tolerance=node_tolerance(step.node, dtype),
         edges={names[slot]: units for slot, units in sums.edges.items()},
         shape=_plain(shape),
     )
