@@ -116,6 +116,20 @@ def portion(r: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
     return r / n.masked_fill_(nothing, 1), unreached
 
 
+def surely(holds: Tensor) -> bool:
+    """Is it known to hold everywhere without waiting for a device: on a CPU, and not while a pass is traced or vmapped?
+
+    For ways that are shorter where it holds and give the same; where nothing is known, the long way is right.
+    """
+    if (
+        holds.device.type != "cpu"
+        or torch.compiler.is_compiling()
+        or torch._C._functorch.is_functorch_wrapped_tensor(holds)
+    ):
+        return False
+    return type(holds) is Tensor and bool(holds.all())
+
+
 def faint(n: Tensor) -> Tensor:
     """Where a sum of magnitudes is zero, or so near to it that dividing by it overflows."""
     return n < 1e8 * torch.finfo(n.dtype).tiny

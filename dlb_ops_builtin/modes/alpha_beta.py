@@ -18,6 +18,8 @@ from dlb_core.formulas import (
     merged,
     portion,
     shared,
+    surely,
+    value,
 )
 from dlb_core.rules import BoundMode, LinearView, Mode, Shares
 
@@ -44,26 +46,76 @@ def _split(
     return to_up * r / torch.where(no_up, 1, up), to_down * r / torch.where(no_down, 1, down), booked
 
 
+#: A side that is a smaller part of all magnitudes is added up by itself: as a difference it would have lost digits.
+LEAST = 1e-2
+
+
+class _Sides:
+    """A linear map's contributions by sign; a half of x that has surely nothing in it is left out."""
+
+    def __init__(self, k: LinearView, positive: Tensor | None, negative: Tensor | None) -> None:
+        self.k = k
+        x = k.x
+        self.mixed = not surely(x >= 0)
+        self.more, self.less = (x.clamp(min=0), x.clamp(max=0)) if self.mixed else (x, None)
+        self.positive, self.negative = positive, negative
+        self.signed = negative is not None
+
+    def sums(self, y: Tensor, bias: Tensor | None, both: bool) -> tuple[Tensor, Tensor]:
+        """P + b+ and N + |b-|; unless `both`, the second only where the first is zero.
+
+        One product gives them where x has both signs: they add up to the sum of magnitudes and differ by y.
+        """
+        if self.mixed and self.signed:
+            size = _with(self.k.apply(self.k.x.abs(), magnitude(self.k.weight)), None if bias is None else bias.abs())
+            up, down = (size + y) / 2, (size - y) / 2
+            if surely(up > LEAST * size) and (not both or surely(down > LEAST * size)):
+                return up, down if both else torch.zeros_like(up)
+        up = _with(self._through(self.more, self.less, y), None if bias is None else bias.clamp(min=0))
+        if not both:
+            return up, torch.where(faint(up), -y, 0).clamp_(min=0)
+        return up, _with(-self._through(self.less, self.more, y), None if bias is None else -bias.clamp(max=0))
+
+    def _through(self, first: Tensor | None, second: Tensor | None, y: Tensor) -> Tensor:
+        """`first` by the positive weights and `second` by the negative ones, in the shape of y."""
+        through = [] if first is None else [self.k.apply(first, self.positive)]
+        if second is not None and self.signed:
+            through.append(self.k.apply(second, self.negative))
+        return sum(through[1:], through[0]) if through else torch.zeros_like(y)
+
+    def agreeing(self, s: Tensor) -> Tensor:
+        """What s gives to contributions that are positive."""
+        return self._back(s, self.more, self.less)
+
+    def opposing(self, s: Tensor) -> Tensor:
+        """What s gives to contributions that are negative, with their sign."""
+        return self._back(s, self.less, self.more)
+
+    def _back(self, s: Tensor, first: Tensor | None, second: Tensor | None) -> Tensor:
+        back = [] if first is None else [first * self.k.transpose(s, self.positive)]
+        if second is not None and self.signed:
+            back.append(second * self.k.transpose(s, self.negative))
+        return sum(back[1:], back[0]) if back else torch.zeros_like(self.more)
+
+
+def _with(amount: Tensor, more: Tensor | None) -> Tensor:
+    return amount if more is None else amount + more
+
+
 def _formulas(weigh: Weigh) -> dict[str, Any]:
     def linear(k: LinearView, r: Tensor, mode: BoundMode) -> Shares:
         """alpha z+ / (P + b+) - beta |z-| / (N + |b-|)."""
         bias, halves = counted_bias(k, mode), k.halves
         if halves is None:
             return _by_magnitude(k, r, bias)
-        more, less = k.x.clamp(min=0), k.x.clamp(max=0)
-        positive, negative = halves
-        signed = negative is not None
-        up = k.apply(more, positive)
-        down = -k.apply(less, positive)
-        if signed:
-            up, down = up + k.apply(less, negative), down - k.apply(more, negative)
-        if bias is not None:
-            up, down = up + bias.clamp(min=0), down - bias.clamp(max=0)
-        su, sd, booked = _split(r, up, down, mode, weigh)
-        gain, loss = k.transpose(su, positive), k.transpose(sd, positive)
-        rx = more * gain - less * loss
-        if signed:
-            rx = rx + less * k.transpose(su, negative) - more * k.transpose(sd, negative)
+        both = weigh(mode)[1] != 0
+        sides = _Sides(k, *halves)
+        su, sd, booked = _split(r, *sides.sums(value(k, bias), bias, both), mode, weigh)
+        rx = sides.agreeing(su)
+        if both:
+            rx = rx - sides.opposing(sd)
+        elif not surely(sd == 0):  # a side alone is all that there is: z itself, of one sign
+            rx = rx - k.x * k.transpose(sd, k.weight)
         if bias is None:
             return Shares({k.name: rx}, booked)
         for_it, against = k.bias_shares(su, bias.clamp(min=0)), k.bias_shares(sd, -bias.clamp(max=0))
@@ -79,7 +131,7 @@ def _formulas(weigh: Weigh) -> dict[str, Any]:
         su, sd, booked = _split(r, up, down, mode, weigh)
         return {name: su * t.clamp(min=0) - sd * t.clamp(max=0) for name, t in full.items()}, booked
 
-    return from_rules(linear, addends, output=False)
+    return from_rules(linear, addends)
 
 
 def _by_magnitude(k: LinearView, r: Tensor, bias: Tensor | None) -> Shares:
