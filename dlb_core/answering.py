@@ -69,8 +69,9 @@ def answer(
     del made
     added = {slot: seed.clamp_min(0) + against[slot] for slot, seed in seeds.items()}
     told_apart = {slot: seed.clamp_min(0) - against[slot] for slot, seed in seeds.items()}
-    total = question.back(whole, added, target, mode.name)
-    return question.back(plan, told_apart, target, mode.name, total=total)
+    with prediction.activations.sharing():
+        total = question.back(whole, added, target, mode.name)
+        return question.back(plan, told_apart, target, mode.name, total=total)
 
 
 class _Question:

@@ -111,9 +111,19 @@ def portion(r: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
 
     n must be the caller's own: it is written to.
     """
+    return portion_of(r, divisor(n))
+
+
+def divisor(n: Tensor) -> tuple[Tensor, Tensor]:
+    """n with 1 where nothing reaches, and where that is; n must be the caller's own: it is written to."""
     nothing = faint(n)
-    unreached = inner(r, nothing.to(r.dtype))
-    return r / n.masked_fill_(nothing, 1), unreached
+    return n.masked_fill_(nothing, 1), nothing
+
+
+def portion_of(r: Tensor, divisor: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """`portion` by a divisor that is known."""
+    n, nothing = divisor
+    return r / n, inner(r, nothing.to(r.dtype))
 
 
 def surely(holds: Tensor) -> bool:

@@ -114,7 +114,7 @@ class Call:
     one point earlier, where relevance is that of a change between two points.
     """
 
-    __slots__ = ("_bound", "_dtype", "_shapes", "_slot", "_values", "before", "device", "node", "receivers")
+    __slots__ = ("_bound", "_dtype", "_shapes", "_slot", "_values", "before", "device", "node", "receivers", "shared")
 
     def __init__(
         self,
@@ -129,6 +129,7 @@ class Call:
         before: Call | None = None,
     ) -> None:
         self.before = before
+        self.shared: dict[Any, Any] | None = None
         self.node = node
         self.device = device
         self.receivers = receivers
@@ -147,6 +148,19 @@ class Call:
     def output(self) -> Any:
         """The value that the node returned."""
         return self._cast(self._values[self._slot])
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` returns; of two passes that share, the first makes it and the second takes it.
+
+        It must depend on the node's values alone, not on relevance, and nobody may write to it.
+        """
+        if self.shared is None:
+            return make()
+        key = self._slot, name
+        if key in self.shared:
+            return self.shared.pop(key)
+        self.shared[key] = made = make()
+        return made
 
     def shape(self, name: str) -> Any:
         """The shape of a tensor argument (or of ``output``), known even when the tensor was freed."""

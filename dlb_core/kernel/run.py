@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,6 +26,16 @@ class Activations:
         self.layout = layout
         self.values: list[Any] = [None] * len(layout.nodes)
         self.shapes: list[Any] = [None] * len(layout.nodes)
+        self.shared: dict[Any, Any] | None = None  # between two passes that follow each other; see `Call.once`
+
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Two passes inside share what depends on these values alone."""
+        self.shared = {}
+        try:
+            yield
+        finally:
+            self.shared = None
 
     @property
     def outputs(self) -> list[Any]:
@@ -123,6 +134,7 @@ def run_relevance(
                 kept[watched(step.slot)] = watch[step.slot](r)
             about = (shapes, plan.dtype, device)
             call = Call(step.node, step.bound, step.slot, step.receivers, values, *about)
+            call.shared = activations.shared
             if before is not None:
                 call.before = Call(step.node, step.bound, step.slot, step.receivers, before.values, *about)
             try:

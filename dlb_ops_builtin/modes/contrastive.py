@@ -9,9 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlb_core.formulas import counted_bias, from_rules, magnitude, portion, shared, side
+from dlb_core.formulas import counted_bias, from_rules, inner, magnitude, portion_of, shared, side, surely
 from dlb_core.rules import BoundMode, Formula, LinearView, Mode, NormaliseView, Shares, SumView
-from dlb_ops_builtin.modes.default import DEFAULT, size
+from dlb_ops_builtin.modes.default import DEFAULT, floor, size, sizes
+
+FAR, NEAR = 1e9, 16.0  # tau is nothing beside 1e9 tau; y - b has lost a digit at most where |b| < 16 n
 
 
 def linear(k: LinearView, r: Tensor, mode: BoundMode) -> Shares:
@@ -20,14 +22,24 @@ def linear(k: LinearView, r: Tensor, mode: BoundMode) -> Shares:
     x, w = k.x, k.weight
     xa, sign = size(x, mode), side(k.output)
     signed = side(x) * xa
-    n = k.apply(xa, magnitude(w))
-    if bias is not None:
-        n = n + bias.abs()
-    value = k.apply(signed, w) if bias is None else k.apply(signed, w) + bias
-    disagree = n - sign * value  # twice the magnitude of what disagrees
-    s, unreached = portion(r, n)
-    crossed, s = (s * disagree).sum(), sign * s
+    amount = None if bias is None else bias.abs()
+    n, nothing = known = k.once("sizes", lambda: sizes(k, xa, magnitude(w), amount))
+    disagree = n - sign * _value(k, n, signed, bias, floor(mode, xa.dtype))  # twice the magnitude of what disagrees
+    s, unreached = portion_of(r, known)
+    crossed, s = inner(s, disagree.masked_fill(nothing, 0)), sign * s
     return shared(k, signed * k.transpose(s, w), s, bias, crossed=crossed, unreached=unreached)
+
+
+def _value(k: LinearView, n: Tensor, signed: Tensor, bias: Tensor | None, tau: float) -> Tensor:
+    """What the contributions (and a bias that counts) add up to: y, where tau and rounding are surely nothing beside n.
+
+    Else the map is asked again.
+    """
+    least, other = FAR * tau, None if bias is not None else k.bias
+    if surely(n > (least if other is None else least + other.abs() / NEAR)):
+        return k.output if other is None else k.output - other
+    value = k.apply(signed, k.weight)
+    return value if bias is None else value + bias
 
 
 def sum_(k: SumView, r: Tensor, mode: BoundMode) -> Shares:

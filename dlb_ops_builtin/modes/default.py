@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlb_core.formulas import Parts, counted_bias, from_rules, magnitude, portion, shared
+from dlb_core.formulas import Parts, counted_bias, divisor, from_rules, magnitude, portion_of, shared
 from dlb_core.rules import BoundMode, Formula, LinearView, Mode, NormaliseView, Shares
 
 
@@ -27,13 +27,16 @@ def size(x: Tensor, mode: BoundMode) -> Tensor:
 def linear(k: LinearView, r: Tensor, mode: BoundMode) -> Shares:
     """n = sum |x||w|; R_x = |x| * T(R / n, |w|); |x| has an absolute floor tau."""
     xa, wa = size(k.x, mode), magnitude(k.weight)
-    n = k.apply(xa, wa)
     bias = counted_bias(k, mode)
     amount = None if bias is None else bias.abs()
-    if amount is not None:
-        n = n + amount
-    s, unreached = portion(r, n)
+    s, unreached = portion_of(r, k.once("sizes", lambda: sizes(k, xa, wa, amount)))
     return shared(k, xa * k.transpose(s, wa), s, amount, unreached=unreached)
+
+
+def sizes(k: LinearView, xa: Tensor, wa: Tensor | None, amount: Tensor | None) -> tuple[Tensor, Tensor]:
+    """sum |x||w| (+ |b|) as a divisor: the same for all relevance."""
+    n = k.apply(xa, wa)
+    return divisor(n if amount is None else n + amount)
 
 
 def addends(terms: Parts, r: Tensor, mode: BoundMode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
