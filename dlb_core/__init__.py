@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dlb_core.pipeline.front import DLBacktracePipeline
     from dlb_core.pipeline.registry import ModelEntry, ModelRegistry
     from dlb_core.pipeline.result import PipelineResult
+    from dlb_core.profiling import Profile, profiled
     from dlb_core.relevance import Relevance
     from dlb_core.reproducible import deterministic
     from dlb_core.similarity import Pairs, pairs
@@ -58,6 +59,8 @@ _HOMES = {
     "TemperatureFit": "calibration",
     "fit_temperature": "calibration",
     "deterministic": "reproducible",
+    "Profile": "profiling",
+    "profiled": "profiling",
     "Pairs": "similarity",
     "pairs": "similarity",
     "Contrast": "targets",
@@ -114,6 +117,7 @@ __all__ = [
     "Pairs",
     "PipelineConfig",
     "PipelineResult",
+    "Profile",
     "Query",
     "Relevance",
     "RuleError",
@@ -128,6 +132,7 @@ __all__ = [
     "fit_temperature",
     "integrated",
     "pairs",
+    "profiled",
     "smooth",
 ]
 

@@ -24,6 +24,7 @@ from dlb_core.kernel.layers import layer_op
 from dlb_core.kernel.modes import BoundMode, Mode
 from dlb_core.kernel.plan import Plan
 from dlb_core.paths import Bound, Wrapped
+from dlb_core.profiling import Profile, profiled
 from dlb_core.relevance import Relevance
 from dlb_core.rules import layer_rule
 from dlb_core.targets import Request, Targets
@@ -237,6 +238,17 @@ class DLBacktrace(Drawn):
         traces = {"scores": return_scores, "relevance": return_relevance, "layerwise_output": return_layerwise_output}
         asked = Asked(mode, target, multiplier, scaler, thresholding, temperature, traces, options)
         return run_task(self, task, inputs, tokenizer, asked)
+
+    def profile(self, *inputs: Any, **options: Any) -> Profile:
+        """Where the time of `explain(*inputs, **options)` goes, by node, kind, module and pass: print it.
+
+        The plan is built, and the model run once, before anything is timed. Of `predict` and `evaluation`, or of
+        several calls: ``with dlb_core.profiled() as profile: ...``.
+        """
+        self.explain(*inputs, **options)
+        with profiled() as profile:
+            self.explain(*inputs, **options)
+        return profile
 
     def plan(self, mode: str | Mode | Composite | Wrapped = "default", **options: Any) -> Plan:
         """What will run where in a mode, before running anything: `dlb.plan("epsilon").table()`."""

@@ -12,7 +12,8 @@ from torch import Tensor, fx
 from dlb_core.errors import RuleError
 from dlb_core.kernel.books import Books
 from dlb_core.kernel.call import Call, Shares, resolve
-from dlb_core.kernel.layout import Layout
+from dlb_core.kernel.clock import running
+from dlb_core.kernel.layout import ForwardStep, Layout
 from dlb_core.kernel.ops import op_name
 from dlb_core.kernel.plan import Plan, RelevanceStep
 from dlb_core.kernel.thrift import thrift
@@ -65,16 +66,26 @@ def run_forward(
         if isinstance(value, Tensor):
             shapes[slot] = value.shape
     frees = layout.frees(keep) if keep is not None else ()
+    clock = running()
     with torch.no_grad(), torch.autocast(layout.program.device.type, enabled=False):  # the trace says every dtype
         for index, step in enumerate(layout.forward):
             if instead is None or step.slot not in instead:
+                if clock is not None:
+                    clock.start(layout.program.device)
                 values[step.slot] = step.run(values)
+                if clock is not None:
+                    clock.stop("forward", step.node, _kind(layout, step), values[step.slot], layout.program.device)
             value = values[step.slot]
             shapes[step.slot] = value.shape if isinstance(value, Tensor) else _shapes(value)
             if frees:
                 for slot in frees[index]:
                     values[slot] = None
     return done
+
+
+def _kind(layout: Layout, step: ForwardStep) -> str:
+    row = layout.rows[step.slot]
+    return "constant" if row is None else row.kind
 
 
 def _shapes(value: Any) -> Any:
@@ -110,9 +121,12 @@ def run_relevance(
         activations.values = []
     saving = thrift(plan) if consume else None
     shapes, device = activations.shapes, plan.layout.program.device
+    clock = running()
     slots_of_steps = {step.slot for step in plan.steps}
     with torch.no_grad(), torch.autocast(plan.layout.program.device.type, enabled=False):
         for index, step in enumerate(plan.steps):
+            if clock is not None:
+                clock.start(device)
             if saving is not None:
                 for again in saving.rebuild[index]:
                     values[again.slot] = again.run(values)
@@ -148,6 +162,8 @@ def run_relevance(
                     "return Shares({operand: relevance})"
                 )
             _deliver(step, shares, pending, activations.shapes, books, through)
+            if clock is not None:
+                clock.stop("relevance", step.node, step.row.kind, dict(shares.relevance), device)
     for slot, r in pending.items():  # what is left lies on inputs
         if slot == until:
             kept[slot] = r
