@@ -23,7 +23,7 @@ def linear(k: LinearView, r: Tensor, mode: BoundMode) -> Shares:
     xa, sign = size(x, mode), side(k.output)
     signed = side(x) * xa
     amount = None if bias is None else bias.abs()
-    n, nothing = known = k.once("sizes", lambda: sizes(k, xa, magnitude(w), amount))
+    n, nothing = known = sizes(k, xa, amount, lambda: magnitude(w))
     disagree = n - sign * _value(k, n, signed, bias, floor(mode, xa.dtype))  # twice the magnitude of what disagrees
     s, unreached = portion_of(r, known)
     crossed, s = inner(s, disagree.masked_fill(nothing, 0)), sign * s

@@ -5,6 +5,8 @@ Biases and constant addends get nothing (`bias="redistribute"`) unless `bias="ab
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -29,14 +31,19 @@ def linear(k: LinearView, r: Tensor, mode: BoundMode) -> Shares:
     xa, wa = size(k.x, mode), magnitude(k.weight)
     bias = counted_bias(k, mode)
     amount = None if bias is None else bias.abs()
-    s, unreached = portion_of(r, k.once("sizes", lambda: sizes(k, xa, wa, amount)))
+    s, unreached = portion_of(r, sizes(k, xa, amount, lambda: wa))
     return shared(k, xa * k.transpose(s, wa), s, amount, unreached=unreached)
 
 
-def sizes(k: LinearView, xa: Tensor, wa: Tensor | None, amount: Tensor | None) -> tuple[Tensor, Tensor]:
-    """sum |x||w| (+ |b|) as a divisor: the same for all relevance."""
-    n = k.apply(xa, wa)
-    return divisor(n if amount is None else n + amount)
+def sizes(k: LinearView, xa: Tensor, amount: Tensor | None, wa: Callable[[], Tensor | None]) -> tuple[Tensor, Tensor]:
+    """sum |x||w| (+ |b|) as a divisor; it is the same for all relevance, so two passes may share it."""
+
+    def add_up() -> tuple[Tensor, Tensor]:
+        n = k.apply(xa, wa())
+        return divisor(n if amount is None else n + amount)
+
+    found: tuple[Tensor, Tensor] = k.call.once(f"sizes of {k.name}", add_up)
+    return found
 
 
 def addends(terms: Parts, r: Tensor, mode: BoundMode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

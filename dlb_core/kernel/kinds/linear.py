@@ -74,10 +74,6 @@ class LinearView:
         value: Tensor = self.call.output
         return value
 
-    def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """See `Call.once`; a bilinear map has two views of one call."""
-        return self.call.once(f"{name} of {self.name}", make)
-
     def apply(self, x: Tensor, weight: Tensor | None) -> Tensor:
         """The map without its bias."""
         return self.row.apply(x, weight, self.call)
