@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 from dlb_core.choices import choose
 from dlb_core.kernel.clock import Tick, timed
@@ -46,13 +47,13 @@ class Profile:
                 row[0] += 1
                 row[1 if tick.during == "forward" else 2] += tick.seconds
                 row[3] += tick.made
-        rows = [
+        rows: list[tuple[Any, ...]] = [
             (name, int(n), 1e3 * f, 1e3 * r, 1e3 * (f + r), self._share(f + r), m / 2**20)
             for name, (n, f, r, m) in sums.items()
         ]
         if sort != "order":
             column = {"total": 4, "forward": 2, "relevance": 3, "made": 6}[sort]
-            rows.sort(key=lambda row: -row[column])
+            rows.sort(key=lambda row: row[column], reverse=True)
         shown = rows if top is None else rows[:top]
         between = self.seconds - sum(tick.seconds for tick in self.ticks)
         shown.append(("(between the steps)", 0, 0.0, 0.0, 1e3 * between, self._share(between), 0.0))

@@ -57,7 +57,8 @@ class _Sides:
         self.k = k
         x = k.x
         self.mixed = not surely(x >= 0)
-        self.more, self.less = (x.clamp(min=0), x.clamp(max=0)) if self.mixed else (x, None)
+        self.more: Tensor = x.clamp(min=0) if self.mixed else x
+        self.less: Tensor | None = x.clamp(max=0) if self.mixed else None
         self.positive, self.negative = positive, negative
         self.signed = negative is not None
 
