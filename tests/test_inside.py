@@ -146,6 +146,8 @@ def test_the_channels_of_a_residual_network_are_everywhere_the_second_dimension(
     case = CASES["resnet18"]
     relevance = traced("resnet18").explain(**case.example(), keep="all").relevance
     for name, r in relevance.items():
+        if isinstance(r, tuple):  # the winners of a pool beside its values; the node that takes these is asked
+            continue
         found = relevance.by_channel(name)
         assert found.shape == r.shape[:2], name
         torch.testing.assert_close(found.sum(1), r.flatten(1).sum(1), rtol=1e-4, atol=1e-3)

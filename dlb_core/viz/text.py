@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.cells import cell_len
 from rich.color import Color, ColorSystem
-from rich.text import Text
 
 from dlb_core.choices import choose
 from dlb_core.plain import JOINERS, plain
@@ -20,6 +19,8 @@ from dlb_core.viz.colour import STOPS, colour_of, hexadecimal, ink_on
 from dlb_core.viz.view import views
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from dlb_core.explanation import Explanation
 
 COLOURS = ("auto", "truecolor", "256")
@@ -76,6 +77,8 @@ class ColouredText:
         )
 
     def __rich__(self) -> Text:
+        from rich.text import Text  # only here: importing it draws a random number
+
         made = Text.assemble((f"{plain(self.title)}\n" if self.title else "", "dim"))
         for token, units in self._apart():
             paint = self._paint(units)

@@ -83,7 +83,7 @@ class Change:
         with torch.enable_grad():
             for step in self.layout.forward:
                 row = self.layout.rows[step.slot]
-                function: Any = step.function if row is not None and row.forward is not None else step.node.target
+                function: Any = step.node.target if row is None or row.forward is None else row.forward
                 values[step.slot] = function(*resolve(step.args, values), **resolve(step.kwargs, values))
         output = values[self.end]
         if not leaves or not output.requires_grad:
