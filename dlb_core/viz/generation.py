@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dlb_core.generation.result import GenerationExplanation
 from dlb_core.viz.view import AGAINST, FOR
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from dlb_core.generation.result import GenerationExplanation
 
 TRACE = "relevance_trace"
 SOURCE, OWN = "input_ids", "decoder_input_ids"
@@ -139,6 +140,8 @@ def _written_to(path: str | os.PathLike[str] | None, figure: Figure) -> Figure:
 
 
 def _read(trace: Any, input_ids: Any, tokenizer: Any, generated_ids: Any, sample: int) -> Written:
+    from dlb_core.generation.result import GenerationExplanation  # a model that is explained need not write
+
     if isinstance(trace, GenerationExplanation):
         _check_ids(trace, input_ids, generated_ids, sample)
         return _of_info(trace, tokenizer, sample)

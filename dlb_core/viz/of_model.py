@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from dlb_core.kernel.composites import Composite
 from dlb_core.kernel.modes import Mode
 from dlb_core.paths import Wrapped
+from dlb_core.viz.generation import visualize_input_heatmap_for_token, visualize_tokenwise_relevance_map
 
 if TYPE_CHECKING:
     import networkx as nx
-    from matplotlib.figure import Figure
 
     from dlb_core.engine import Engine, Start
     from dlb_core.kernel.composites import AnyMode
@@ -170,43 +170,6 @@ class Drawn:
             drawing.save(path)
         return drawing
 
-    @staticmethod
-    def visualize_tokenwise_relevance_map(
-        trace: Any,
-        input_ids: Any = None,
-        tokenizer: Any = None,
-        generated_ids: Any = None,
-        *,
-        path: str | os.PathLike[str] | None = None,
-        sample: int = 0,
-    ) -> Figure:
-        """What each generated token came from, as a matrix of tokens by tokens; it is also written to `path`.
-
-        trace: what `generate(return_relevance=True)` returned beside the ids, or its `relevance_trace`, which needs
-        input_ids (the prompt; of an encoder-decoder its source) and generated_ids. tokenizer: for their texts (default:
-        their ids). sample: which sequence. Raises ValueError for what is not there, or does not fit together.
-        """
-        from dlb_core.viz.generation import visualize_tokenwise_relevance_map
-
-        return visualize_tokenwise_relevance_map(trace, input_ids, tokenizer, generated_ids, path=path, sample=sample)
-
-    @staticmethod
-    def visualize_input_heatmap_for_token(
-        trace: Any,
-        n: int,
-        input_ids: Any = None,
-        tokenizer: Any = None,
-        generated_ids: Any = None,
-        *,
-        path: str | os.PathLike[str] | None = None,
-        sample: int = 0,
-    ) -> Figure:
-        """What one generated token came from: the text before it, coloured; it is also written to `path`.
-
-        n: which of the explained tokens, from 0. Otherwise as `visualize_tokenwise_relevance_map`.
-        """
-        from dlb_core.viz.generation import visualize_input_heatmap_for_token
-
-        return visualize_input_heatmap_for_token(
-            trace, n, input_ids, tokenizer, generated_ids, path=path, sample=sample
-        )
+    #: of generated text; they read a trace, whoever wrote it
+    visualize_tokenwise_relevance_map = staticmethod(visualize_tokenwise_relevance_map)
+    visualize_input_heatmap_for_token = staticmethod(visualize_input_heatmap_for_token)
