@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from dlb_core.kernel.facts import facts
 from dlb_core.kernel.ledger import Ledger
 from dlb_core.kernel.plan import Plan
 from dlb_core.kernel.run import Activations
+from dlb_core.kernel.thrift import Thrift
 from dlb_core.naming import Naming
 from dlb_core.outputs import each_target
 from dlb_core.paths import Bound
@@ -38,9 +41,12 @@ def answer(
     through: Mapping[str, Any] | None,
     keep: str | Sequence[str],
     at: str | None,
-    consume: bool,
+    memory: str | None,
 ) -> Relevance:
-    """Relevance by name for one request, or for several targets at once."""
+    """Relevance by name for one request, or for several targets at once.
+
+    memory: what the prediction kept, see `Engine.saving`; None: all of it, and it stays.
+    """
     starts = engine.starts(at, request.target, targets)
     for start in starts:
         if not facts(start.node).active:
@@ -59,7 +65,8 @@ def answer(
     whole, plan = engine.plans_of(mode, starts)
     if whole is None:
         del made  # an explanation's peak is the first step back: nothing of the output's size twice
-        return question.back(plan, seeds, target, mode.name, consume=consume)
+        saving = engine.saving(plan, memory, alone=True)
+        return question.back(plan, seeds, target, mode.name, saving=saving)
     against = question.by_slot(
         [
             [against_seed(engine.value_at(prediction, s), seed, request, mode.options["against"]) for seed in each]
@@ -69,9 +76,10 @@ def answer(
     del made
     added = {slot: seed.clamp_min(0) + against[slot] for slot, seed in seeds.items()}
     told_apart = {slot: seed.clamp_min(0) - against[slot] for slot, seed in seeds.items()}
-    with prediction.activations.sharing():
-        total = question.back(whole, added, target, mode.name)
-        return question.back(plan, told_apart, target, mode.name, total=total)
+    savings = [engine.saving(each, memory, alone=False) for each in (whole, plan)]
+    with nullcontext() if memory == "low" else prediction.activations.sharing():
+        total = question.back(whole, added, target, mode.name, saving=savings[0], again=True)
+        return question.back(plan, told_apart, target, mode.name, saving=savings[1], total=total)
 
 
 class _Question:
@@ -115,20 +123,28 @@ class _Question:
         return seeds
 
     def back(
-        self, plan: Plan, seeds: Seeds, target: Any, name: str, *, consume: bool = False, total: Relevance | None = None
+        self,
+        plan: Plan,
+        seeds: Seeds,
+        target: Any,
+        name: str,
+        *,
+        saving: Thrift | None = None,
+        again: bool = False,
+        total: Relevance | None = None,
     ) -> Relevance:
-        """One relevance pass, its results by name."""
+        """One relevance pass, its results by name. again: another one follows over the same values."""
         shapes = self.activations.shapes
         routing = self.routing
         kept, ledgers = propagate(
             plan,
-            self.activations,
+            copy.copy(self.activations) if again else self.activations,
             seeds,
             several=self.several,
             keep=self.names.kept(self.keep, plan),
             check=self.engine.check,
             input_names=self.engine.input_names,
-            consume=consume,
+            saving=saving,
             through=conditions(self.through, self.engine.inside, plan, [*seeds], shapes, routing),
             watch=routing.watch,
         )

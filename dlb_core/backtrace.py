@@ -162,7 +162,7 @@ class DLBacktrace(Drawn):
         engine, prediction = self._last
         engine.check_versions(prediction)
         relevance = answer(
-            engine, prediction, bound, request, targets=targets, through=through, keep="all", at=None, consume=False
+            engine, prediction, bound, request, targets=targets, through=through, keep="all", at=None, memory=None
         )
         self._experts = {n: layer.relevance for n, layer in relevance.experts.items()} if relevance.routed else None
         self._evaluated = Evaluated.of(engine, bound, engine.starts(None, target, targets), relevance)
@@ -185,13 +185,15 @@ class DLBacktrace(Drawn):
         temperature: float = 1.0,
         keep: str | Sequence[str] = "inputs",
         at: str | None = None,
+        memory: str = "normal",
         **kwargs: Any,
     ) -> Explanation:
         """Predict and evaluation at once, keeping only what is asked for; the state of `predict` is not touched.
 
         keep: "inputs", "all", or names of nodes and modules. at: start at this node or module instead of the output;
         `target` is then a channel of it (at all positions, with equal shares; `seed="logit"`: by their value), a head
-        where it is an attention, or an index into its value. Further keyword arguments are options of the mode or
+        where it is an attention, or an index into its value. memory: "low" keeps checkpoints of the forward pass and
+        computes the rest again, with the same result. Further keyword arguments are options of the mode or
         inputs of the model; what the model's forward takes goes to the model. Other arguments: see `evaluation`.
         """
         request = Request(task, target, seed, multiplier, scaler, thresholding, model_type)
@@ -199,11 +201,11 @@ class DLBacktrace(Drawn):
         bound = self._mode(mode, bias, options)
         args, kwargs = as_inputs(inputs, kwargs)
         engine = self._engine_of(args, kwargs)
-        kept, once = engine.kept_for(bound, engine.starts(at, target, targets))
+        kept = engine.kept_for(bound, engine.starts(at, target, targets), memory)
         prediction = engine.forward(args, kwargs, temperature, keep=kept)
         output, given = engine.output_of(prediction), engine.given_to(prediction)
         relevance = answer(
-            engine, prediction, bound, request, targets=targets, through=through, keep=keep, at=at, consume=once
+            engine, prediction, bound, request, targets=targets, through=through, keep=keep, at=at, memory=memory
         )
         return Explanation(relevance=relevance, output=output, options=dict(bound.options), given=given)
 

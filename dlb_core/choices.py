@@ -19,6 +19,7 @@ TASKS = (
 )
 SEEDS = ("multiplier", "logit", "probability")
 MODEL_TYPES = (None, "encoder", "decoder", "encoder-decoder")
+MEMORIES = ("normal", "low")
 CHECKS = ("raise", "warn", "ends", "off")
 BIAS_POLICIES = ("absorb", "redistribute")
 ROUTERS = ("gate", "share")

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
+from dlb_core.choices import MEMORIES, choose
 from dlb_core.errors import NonFiniteError, StaleActivationsError
 from dlb_core.inside import Heads, Inside, did_you_mean
 from dlb_core.kernel.axes import Axes
+from dlb_core.kernel.checkpoints import checkpoints
 from dlb_core.kernel.composites import AnyMode
 from dlb_core.kernel.facts import facts
 from dlb_core.kernel.layout import Layout
@@ -23,7 +25,7 @@ from dlb_core.kernel.plan import Plan, build_plan
 from dlb_core.kernel.program import Program
 from dlb_core.kernel.registry import Registry
 from dlb_core.kernel.run import Activations, run_forward
-from dlb_core.kernel.thrift import thrift
+from dlb_core.kernel.thrift import Thrift, thrift
 from dlb_core.outputs import Says, asked_outputs, choose_output, context_of, mask_names
 from dlb_core.paths import Bound
 from dlb_core.routing import Routing, slots_read
@@ -143,17 +145,24 @@ class Engine:
         self.output_of(prediction)  # a temperature that does not fit is refused now
         return prediction
 
-    def kept_for(self, mode: AnyMode | Bound, starts: Sequence[Start]) -> tuple[frozenset[int] | None, bool]:
-        """What an explanation keeps from its forward pass (None: all); and does one relevance pass follow, that may
-        consume it?
-        """
+    def kept_for(self, mode: AnyMode | Bound, starts: Sequence[Start], memory: str) -> frozenset[int] | None:
+        """What an explanation keeps from its forward pass (None: all). Raises ValueError for memory= that cannot be."""
+        choose("memory", memory, MEMORIES)
         if isinstance(mode, Bound):
-            return None, False
-        whole, plan = self.plans_of(mode, starts)
-        once = whole is None
-        read = thrift(plan).keep if once else plan.reads | (whole.reads if whole else frozenset())
-        more = {self.layout.slots[start.node.name] for start in starts} | slots_read(self.layout)
-        return read | more | self._mask_slots(), once
+            if memory == "low":
+                raise ValueError(f'memory="low" is for modes at one point, and {mode.name} runs at several')
+            return None
+        plans = [plan for plan in self.plans_of(mode, starts) if plan is not None]
+        more = {self.layout.slots[start.node.name] for start in starts} | slots_read(self.layout) | self._mask_slots()
+        savings = [self.saving(plan, memory, alone=len(plans) == 1) for plan in plans]
+        reads = (plan.reads if s is None else s.keep for plan, s in zip(plans, savings, strict=True))
+        return frozenset(more).union(*reads)
+
+    def saving(self, plan: Plan, memory: str | None, *, alone: bool) -> Thrift | None:
+        """What a pass is kept for it, and frees; None: it finds all. alone: no other pass follows over these values."""
+        if memory == "low":
+            return checkpoints(plan)
+        return thrift(plan) if memory == "normal" and alone else None
 
     def output_of(self, prediction: Prediction, index: int | None = None) -> Tensor:
         """An output (default: the explained one), divided by the temperature. ValueError where that makes no sense."""

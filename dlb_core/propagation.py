@@ -21,6 +21,7 @@ from dlb_core.kernel.ledger import Ledger
 from dlb_core.kernel.plan import Plan
 from dlb_core.kernel.run import Activations, run_relevance
 from dlb_core.kernel.settle import raise_on_loss, settle
+from dlb_core.kernel.thrift import Thrift
 from dlb_core.kernel.through import Through
 from dlb_core.kernel.tip import Tip
 
@@ -34,7 +35,7 @@ def propagate(
     keep: frozenset[int],
     check: str,
     input_names: Mapping[str, str],
-    consume: bool = False,
+    saving: Thrift | None = None,
     through: Through | None = None,
     watch: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
     tip: Tip | None = None,
@@ -56,7 +57,7 @@ def propagate(
         books = Books(detail=check != "ends")
         # what is freed on the way is freed in a copy: the next seeds find all of it again
         own = copy.copy(activations) if several else activations
-        about: dict[str, Any] = {"keep": keep, "consume": consume, "through": through, "watch": watch}
+        about: dict[str, Any] = {"keep": keep, "saving": saving, "through": through, "watch": watch}
         about["books"] = books if check != "off" else None
         if tip is None:
             for slot, r in seeds.items():

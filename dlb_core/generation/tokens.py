@@ -53,7 +53,7 @@ class Tokens:
         self._total, self._plan = engine.plans_of(mode, [self._start])
         self._tip = find_tip(self._plan, self._start.node)
         self._layers = {path: engine.layout.slots[engine.node(path).name] for path in layers}
-        kept, _ = engine.kept_for(mode, [self._start])
+        kept = engine.kept_for(mode, [self._start], "normal")
         reads = self._plan.reads | (self._total.reads if self._total else frozenset())
         tip = self._tip.slots if self._tip else frozenset()
         keep = None if kept is None else kept | reads | tip | {*self._layers.values()}

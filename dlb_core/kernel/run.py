@@ -16,7 +16,7 @@ from dlb_core.kernel.clock import running
 from dlb_core.kernel.layout import ForwardStep, Layout
 from dlb_core.kernel.ops import op_name
 from dlb_core.kernel.plan import Plan, RelevanceStep
-from dlb_core.kernel.thrift import thrift
+from dlb_core.kernel.thrift import Thrift
 from dlb_core.kernel.through import Through
 
 
@@ -101,7 +101,7 @@ def run_relevance(
     *,
     keep: frozenset[int],
     books: Books | None,
-    consume: bool = False,
+    saving: Thrift | None = None,
     through: Through | None = None,
     before: Activations | None = None,
     watch: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
@@ -109,17 +109,16 @@ def run_relevance(
 ) -> dict[Any, Any]:
     """One relevance pass: seeds by slot in, relevance by slot out for the slots in `keep`.
 
-    books: where the sums go (None: no check). consume: the activations were kept by `thrift`, and each is freed
-    after its last reader. through: what does not go on; it is booked under ``through:<node>``. before: the values one
-    point earlier, for a plan of differences. watch: slot -> what of its relevance is kept, under `watched(slot)`.
-    until: the slot at which the plan ends before the inputs; what came there is kept and not booked.
+    books: where the sums go (None: no check). saving: what was kept of the activations; the rest is made again, and
+    each value is freed after its last reader. through: what does not go on; it is booked under ``through:<node>``.
+    before: the values one point earlier, for a plan of differences. watch: slot -> what of its relevance is kept, under
+    `watched(slot)`. until: the slot at which the plan ends before the inputs; what came there is kept and not booked.
     """
     pending: dict[int, Any] = dict(seeds)
     kept: dict[Any, Any] = {}
-    values = list(activations.values) if consume else activations.values
-    if consume:
+    values = activations.values if saving is None else list(activations.values)
+    if saving is not None:
         activations.values = []
-    saving = thrift(plan) if consume else None
     shapes, device = activations.shapes, plan.layout.program.device
     clock = running()
     slots_of_steps = {step.slot for step in plan.steps}
@@ -128,8 +127,10 @@ def run_relevance(
             if clock is not None:
                 clock.start(device)
             if saving is not None:
-                for again in saving.rebuild[index]:
+                for again, passed in saving.rebuild[index]:
                     values[again.slot] = again.run(values)
+                    for slot in passed:
+                        values[slot] = None
                 if index:
                     for slot in saving.frees[index - 1]:
                         values[slot] = None

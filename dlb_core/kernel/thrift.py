@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -15,6 +16,13 @@ from dlb_core.kernel.plan import Plan
 THRIFT = "thrift"
 
 
+class Again(NamedTuple):
+    """A forward step to run again, and the values that nobody reads after it."""
+
+    step: ForwardStep
+    frees: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True)
 class Thrift:
     """What outlives the forward pass, and what happens to it.
@@ -24,7 +32,7 @@ class Thrift:
     """
 
     keep: frozenset[int]
-    rebuild: tuple[tuple[ForwardStep, ...], ...]
+    rebuild: tuple[tuple[Again, ...], ...]
     frees: tuple[tuple[int, ...], ...]
 
 
@@ -45,12 +53,12 @@ def _thrift(plan: Plan) -> Thrift:
     """
     lasting = frozenset(plan.layout.slots[n.name] for n in plan.layout.nodes if n.op == "placeholder")
     recipes, keep = _recipes(plan, lasting)
-    rebuild: list[tuple[ForwardStep, ...]] = []
+    rebuild: list[tuple[Again, ...]] = []
     last: dict[int, int] = {}
     made: set[int] = set()
     for index, step in enumerate(plan.steps):
         here = [s for slot in sorted(step.reads) for s in recipes.get(slot, ()) if s.slot not in made]
-        rebuild.append(tuple(dict.fromkeys(here)))
+        rebuild.append(tuple(Again(step) for step in dict.fromkeys(here)))
         made.update(s.slot for s in here)
         last |= dict.fromkeys(step.reads, index)
         for again in here:
