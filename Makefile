@@ -13,8 +13,8 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-moe demo-text test test-all parity models faithfulness bench bench-moe bench-generation lint \
-	train-digits docs clean opinfo operations browser
+.PHONY: help demo demo-moe demo-text test test-all parity models faithfulness bench bench-memory bench-moe bench-generation \
+	lint train-digits docs clean opinfo operations browser
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,9 @@ opinfo: .venv-test/.ready  ## PyTorch's own operator samples through every row (
 
 bench: .venv-test/.ready  ## time and memory against a plain gradient
 	OMP_NUM_THREADS=$(BENCH_THREADS) .venv-test/bin/python benchmarks/bench.py
+
+bench-memory: .venv-test/.ready  ## peak memory of an explanation, kept and recomputed, against a gradient
+	OMP_NUM_THREADS=$(BENCH_THREADS) .venv-test/bin/python benchmarks/memory.py
 
 bench-moe: .venv-test/.ready  ## the same for a mixture of experts of OLMoE's shape
 	OMP_NUM_THREADS=$(BENCH_THREADS) .venv-test/bin/python benchmarks/moe.py

@@ -28,20 +28,27 @@ def bert_base() -> tuple[nn.Module, tuple[Tensor, ...]]:
     return BertForSequenceClassification(BertConfig()), (ids, torch.ones_like(ids))
 
 
-def llama_512x8() -> tuple[nn.Module, tuple[Tensor, ...]]:
+def llama(
+    hidden: int = 512, layers: int = 8, tokens: int = 128, samples: int = 1
+) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """LLaMA's proportions: heads of 64, half as many for keys, 2.6875 times as wide between."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        hidden_size=512,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        num_key_value_heads=4,
-        intermediate_size=1376,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=hidden // 128,
+        intermediate_size=int(2.6875 * hidden),
         vocab_size=8000,
         use_cache=False,
     )
-    ids = torch.randint(0, 8000, (2, 128))
+    ids = torch.randint(0, 8000, (samples, tokens))
     return LlamaForCausalLM(config), (ids, torch.ones_like(ids))
+
+
+def llama_512x8() -> tuple[nn.Module, tuple[Tensor, ...]]:
+    return llama(samples=2)
 
 
 def olmoe_256x16() -> tuple[nn.Module, tuple[Tensor, ...]]:

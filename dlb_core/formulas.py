@@ -15,6 +15,8 @@ from torch import Tensor
 
 from dlb_core.rules import BoundMode, Formula, LinearView, NormaliseView, Shares, SumView
 
+PIECE = 2**20  # elements of a tensor that is worth being careful with memory
+
 Parts = Mapping[str, Any]
 LinearRule = Callable[[LinearView, Tensor, BoundMode], Shares]
 #: Addends of the output's shape (or numbers) by name, R, the mode -> relevance by name, units by account.
@@ -96,9 +98,15 @@ def side(y: Tensor) -> Tensor:
 
 def share_out(r: Tensor, y: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """s = R / stab(y) with stab(y) = y + eps * sign(y), sign(0) = 1; and what the stabiliser keeps of R."""
-    little = torch.copysign(torch.full((), eps, dtype=y.dtype, device=y.device), y)
-    s = r / (y + little)
-    return s, inner(s, little)
+    little = torch.full((), eps, dtype=y.dtype, device=y.device)
+    if y.numel() <= PIECE or eager(r) is None:
+        signed = torch.copysign(little, y)
+        s = r / (y + signed)
+        return s, inner(s, signed)
+    stabilised = torch.copysign(little, y).add_(y)
+    s = torch.div(r, stabilised, out=stabilised) if r.shape == y.shape else r / stabilised
+    pieces = zip(s.flatten().split(PIECE), y.expand_as(s).flatten().split(PIECE), strict=True)
+    return s, torch.stack([torch.dot(a, torch.copysign(little, b)) for a, b in pieces]).sum()
 
 
 def inner(r: Tensor, weights: Tensor) -> Tensor:
@@ -126,18 +134,20 @@ def portion_of(r: Tensor, divisor: tuple[Tensor, Tensor]) -> tuple[Tensor, Tenso
     return r / n, inner(r, nothing.to(r.dtype))
 
 
+def eager(value: Tensor) -> Tensor | None:
+    """A tensor that is one now, with memory of its own; None while a pass is traced, compiled or vmapped."""
+    wrapped = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(value)
+    return None if wrapped or type(value) is not Tensor else value
+
+
 def surely(holds: Tensor) -> bool:
     """Is it known to hold everywhere without waiting for a device: on a CPU, and not while a pass is traced or vmapped?
 
     For ways that are shorter where it holds and give the same; where nothing is known, the long way is right.
     """
-    if (
-        holds.device.type != "cpu"
-        or torch.compiler.is_compiling()
-        or torch._C._functorch.is_functorch_wrapped_tensor(holds)
-    ):
+    if holds.device.type != "cpu" or eager(holds) is None:
         return False
-    return type(holds) is Tensor and bool(holds.all())
+    return bool(holds.all())
 
 
 def faint(n: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Any
 
 from torch import fx
 
@@ -72,7 +73,8 @@ def _bytes(node: fx.Node) -> int:
     """The size of a node's value when it was traced."""
     total = 0
     for tensor in fake_tensors(node):
-        sizes = [n if isinstance(n, int) else n.node.hint or 1 for n in tensor.shape]
+        shape: tuple[Any, ...] = tuple(tensor.shape)
+        sizes = [n if isinstance(n, int) else n.node.hint or 1 for n in shape]
         total += math.prod(sizes) * tensor.element_size()
     return total
 

@@ -14,6 +14,7 @@ from dlb_core.kernel.ops import size_hint
 from dlb_core.kernel.plan import Plan
 
 THRIFT = "thrift"
+LONGEST = 5  # steps after one another that are made again for one value
 
 
 class Again(NamedTuple):
@@ -45,8 +46,8 @@ def thrift(plan: Plan) -> Thrift:
 
 
 def _thrift(plan: Plan) -> Thrift:
-    """An activation is made again when its kind is cheap (pointwise, a move) and its operands are kept anyway, or are
-    a little beside it (one weight for a whole row), so that they are kept instead.
+    """An activation is made again when its kind is cheap (pointwise, a move) and its operands are kept anyway, are made
+    again themselves, or are a little beside it (one weight for a whole row), so that they are kept instead.
 
     A chain of moves may also be made again from a root that is smaller than its end (keys that were repeated for
     grouped queries); the root is then kept instead.
@@ -83,16 +84,35 @@ def _recipes(plan: Plan, lasting: frozenset[int]) -> tuple[dict[int, tuple[Forwa
     for slot in sorted(plan.reads):
         row = layout.rows[slot]
         if row is not None and row.cheap:
-            step = forward[slot]
-            steady = lasting | {s for s in plan.reads if s not in recipes and s < slot}
-            missing = _operands(step) - steady
-            if recipes.keys().isdisjoint(missing) and _is_little(plan, missing, slot):
-                recipes[slot] = (step,)
+            steady = lasting | keep | {s for s in plan.reads if s not in recipes and s < slot}
+            steps, missing = _cheaply(plan, forward, slot, steady, LONGEST)
+            if _is_little(plan, missing, slot):
+                recipes[slot] = steps
                 keep |= missing
             elif (chain := _moves_from_smaller(plan, forward, slot)) is not None:
                 recipes[slot] = chain
                 keep |= {s for again in chain for s in _operands(again)} - {again.slot for again in chain}
     return recipes, keep | (plan.reads - recipes.keys())
+
+
+def _cheaply(
+    plan: Plan, forward: dict[int, ForwardStep], slot: int, steady: set[int] | frozenset[int], most: int
+) -> tuple[tuple[ForwardStep, ...], set[int]]:
+    """The steps that make a value from what is steady by cheap kinds, `most` deep; and what else they read."""
+    steps: dict[ForwardStep, None] = {}
+    missing: set[int] = set()
+    for operand in sorted(_operands(forward[slot]) - steady):
+        row = plan.layout.rows[operand]
+        if most == 1 or row is None or not row.cheap or operand not in forward:
+            missing.add(operand)
+            continue
+        more, lacking = _cheaply(plan, forward, operand, steady, most - 1)
+        if _is_little(plan, lacking, slot):
+            steps |= dict.fromkeys(more)
+            missing |= lacking
+        else:
+            missing.add(operand)
+    return (*steps, forward[slot]), missing
 
 
 def _is_little(plan: Plan, slots: set[int], beside: int) -> bool:
