@@ -8,8 +8,9 @@ JOBS ?= 2
 TEST_THREADS ?= 1
 BENCH_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
-# -qq: errors only; at -q pip still warns about the index settings of the machine it runs on.
-PIP_INSTALL = -m pip install -qq --disable-pip-version-check -c constraints.txt
+# -qq: errors only; at -q pip still warns about the index settings of the machine it runs on. What is imported is compiled
+# then; compiling all of torch and transformers beforehand takes longer than that.
+PIP_INSTALL = -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

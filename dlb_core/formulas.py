@@ -99,11 +99,11 @@ def side(y: Tensor) -> Tensor:
 def share_out(r: Tensor, y: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """s = R / stab(y) with stab(y) = y + eps * sign(y), sign(0) = 1; and what the stabiliser keeps of R."""
     little = torch.full((), eps, dtype=y.dtype, device=y.device)
-    if y.numel() <= PIECE or eager(r) is None:
+    if y.numel() <= PIECE or not eager(r):
         signed = torch.copysign(little, y)
         s = r / (y + signed)
         return s, inner(s, signed)
-    stabilised = torch.copysign(little, y).add_(y)
+    stabilised = torch.copysign(little, y).add_(y)  # a large y: what is not needed again is written over
     s = torch.div(r, stabilised, out=stabilised) if r.shape == y.shape else r / stabilised
     pieces = zip(s.flatten().split(PIECE), y.expand_as(s).flatten().split(PIECE), strict=True)
     return s, torch.stack([torch.dot(a, torch.copysign(little, b)) for a, b in pieces]).sum()
@@ -134,10 +134,11 @@ def portion_of(r: Tensor, divisor: tuple[Tensor, Tensor]) -> tuple[Tensor, Tenso
     return r / n, inner(r, nothing.to(r.dtype))
 
 
-def eager(value: Tensor) -> Tensor | None:
-    """A tensor that is one now, with memory of its own; None while a pass is traced, compiled or vmapped."""
-    wrapped = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(value)
-    return None if wrapped or type(value) is not Tensor else value
+def eager(value: Tensor) -> bool:
+    """Is this a plain tensor that holds numbers now, not one of a pass that is traced, compiled or vmapped?"""
+    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(value):
+        return False
+    return type(value) is Tensor
 
 
 def surely(holds: Tensor) -> bool:
@@ -145,9 +146,7 @@ def surely(holds: Tensor) -> bool:
 
     For ways that are shorter where it holds and give the same; where nothing is known, the long way is right.
     """
-    if holds.device.type != "cpu" or eager(holds) is None:
-        return False
-    return bool(holds.all())
+    return holds.device.type == "cpu" and eager(holds) and bool(holds.all())
 
 
 def faint(n: Tensor) -> Tensor:

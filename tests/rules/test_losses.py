@@ -23,7 +23,7 @@ def test_a_label_takes_all_and_an_ignored_one_is_a_constant() -> None:
     expected = torch.zeros(3, 4, dtype=torch.float64)
     expected[0, 2], expected[2, 0] = 50, 30
     torch.testing.assert_close(done["self"], expected)
-    assert done.booked("constant:cross_entropy_loss") == pytest.approx(20)
+    assert done.booked("constant:cross_entropy_loss_default") == pytest.approx(20)
 
 
 def test_samples_share_by_their_weighted_loss() -> None:
